@@ -1,0 +1,130 @@
+package api
+
+import "time"
+
+// Dataset is a registered place in somebody's database that holds our ciphertexts. Database is the connection URL without
+// its password. Context is the template of what every ciphertext is bound to.
+type Dataset struct {
+	Dataset  string            `json:"dataset"`
+	Database string            `json:"database"`
+	Table    string            `json:"table"`
+	PK       []string          `json:"pk"`
+	Columns  []DatasetColumn   `json:"columns"`
+	Context  map[string]string `json:"context,omitempty"`
+	Created  time.Time         `json:"created"`
+	Notes    []string          `json:"notes,omitempty"` // what work on the table will do: bloat, triggers, log volume
+}
+
+// DatasetColumn says which key protects a column. Type is the database's own name of the column's type.
+type DatasetColumn struct {
+	Column string `json:"column"`
+	Key    string `json:"key"`
+	Type   string `json:"type,omitempty"`
+}
+
+// DatasetList is every dataset in name order.
+type DatasetList struct {
+	Datasets []Dataset `json:"datasets"`
+}
+
+// AddDatasetRequest registers a dataset. Exactly one of DB (a URL; its password is sealed in the store) and DBEnv (the
+// name of an environment variable of the server that holds the URL) is set. Table may be "schema.table".
+type AddDatasetRequest struct {
+	Name    string            `json:"name"`
+	DB      string            `json:"db,omitempty"`
+	DBEnv   string            `json:"dbEnv,omitempty"`
+	Table   string            `json:"table"`
+	PK      []string          `json:"pk,omitempty"` // default: the table's own primary key
+	Columns map[string]string `json:"columns"`      // column -> key
+	Context map[string]string `json:"context,omitempty"`
+}
+
+// Census counts, per column, what its values stand under now. It is taken after a durable flush of the database.
+type Census struct {
+	Dataset string         `json:"dataset"`
+	Rows    int64          `json:"rows"`
+	TakenAt time.Time      `json:"takenAt"`
+	Columns []CensusColumn `json:"columns"`
+}
+
+// CensusColumn is one column's counts: null, plaintext (not ours), unreadable (looks like ours but unknown key, version or broken form).
+type CensusColumn struct {
+	Column     string          `json:"column"`
+	Key        string          `json:"key"`
+	Null       int64           `json:"null"`
+	Plaintext  int64           `json:"plaintext"`
+	Unreadable int64           `json:"unreadable"`
+	Versions   []CensusVersion `json:"versions"`
+}
+
+// CensusVersion counts values under one key version.
+type CensusVersion struct {
+	Key     string `json:"key"`
+	Version uint32 `json:"version"`
+	State   string `json:"state"`
+	Rows    int64  `json:"rows"`
+}
+
+// DatasetRunRequest starts encrypt, reencrypt, verify or decrypt of a dataset. Zero values mean the documented defaults.
+type DatasetRunRequest struct {
+	Workers   int  `json:"workers,omitempty"`   // crypto goroutines and writers; default 2
+	BatchSize int  `json:"batchSize,omitempty"` // rows a page; default 5000 unthrottled, 200 throttled
+	Rate      int  `json:"rate,omitempty"`      // rows per second at most; 0 = default (see Unthrottled)
+	DryRun    bool `json:"dryRun,omitempty"`
+	// Unthrottled lets the job take all the database gives. Default: throttled to 15,000 rows/s so that an application's p99 keeps.
+	Unthrottled bool `json:"unthrottled,omitempty"`
+	// Sample, for verify: open every Nth value only; 0 or 1 = all.
+	Sample int `json:"sample,omitempty"`
+}
+
+// DatasetRun is what `dataset encrypt|reencrypt|verify|decrypt` print at the end (or at once with --detach).
+type DatasetRun struct {
+	Job           string  `json:"job"`
+	State         string  `json:"state"`
+	Rows          int64   `json:"rows"`
+	Changed       int64   `json:"changed"`
+	Skipped       int64   `json:"skipped"`
+	Conflicts     int64   `json:"conflicts"`
+	Failed        int64   `json:"failed"`
+	Seconds       float64 `json:"seconds"`
+	RowsPerSecond float64 `json:"rowsPerSecond"`
+	DryRun        bool    `json:"dryRun,omitempty"`
+	Error         string  `json:"error,omitempty"`
+}
+
+// Job is durable work. Total is an estimate until the job is done; Run holds a dataset job's counts.
+type Job struct {
+	ID       string      `json:"id"`
+	Kind     string      `json:"kind"`
+	State    string      `json:"state"`
+	Subject  string      `json:"subject"` // e.g. dataset/patients
+	Done     int64       `json:"done"`
+	Total    int64       `json:"total"`
+	Created  time.Time   `json:"created"`
+	Started  *time.Time  `json:"started"`
+	Finished *time.Time  `json:"finished"`
+	Error    string      `json:"error"`
+	Attempts int         `json:"attempts"`
+	Actor    string      `json:"actor"`
+	Run      *DatasetRun `json:"run,omitempty"`
+}
+
+// JobList is jobs, newest first.
+type JobList struct {
+	Jobs []Job  `json:"jobs"`
+	Next string `json:"next,omitempty"`
+}
+
+// JobFailure is one row on a job's dead-letter list. Item is the row's primary key as the database prints it; Reason never holds a value.
+type JobFailure struct {
+	Item   string    `json:"item"`
+	Column string    `json:"column"`
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
+}
+
+// JobFailureList is a page of a job's dead-letter list.
+type JobFailureList struct {
+	Failures []JobFailure `json:"failures"`
+	Total    int64        `json:"total"`
+}
