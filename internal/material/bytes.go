@@ -31,14 +31,24 @@ const Redacted = "[redacted]"
 
 // Bytes is a buffer of secret bytes with one owner, who calls Destroy when done. Use it by pointer; the zero value is
 // destroyed already. It has no lock: the owner makes sure that nobody reads while Destroy runs.
+//
+// The content stands behind a pointer so that package fmt, which walks into unexported fields without asking their
+// methods, prints an address where a struct that holds a Bytes is printed.
 type Bytes struct {
-	b     []byte
-	alive bool
+	c *content
+}
+
+// content is shared by every copy of a Bytes, so that one Destroy reaches them all; b is nil once destroyed.
+type content struct {
+	b []byte
 }
 
 // New takes ownership of b: the caller must neither read nor write it afterwards.
 func New(b []byte) *Bytes {
-	return &Bytes{b: b, alive: true}
+	if b == nil {
+		b = []byte{}
+	}
+	return &Bytes{&content{b}}
 }
 
 // Random makes n bytes by the system's generator (SP 800-90A where the FIPS module is on), which never fails: it ends
@@ -52,26 +62,23 @@ func Random(n int) *Bytes {
 // Expose returns the secret bytes themselves, not a copy: valid until Destroy, not to be kept, changed or printed. It
 // panics after Destroy, because zeroes used as a key would protect nothing and nobody would notice.
 func (m *Bytes) Expose() []byte {
-	if m == nil || !m.alive {
+	if !m.alive() {
 		panic("material: exposing secret bytes that were destroyed")
 	}
-	return m.b
+	return m.c.b
 }
 
 // Len is the number of bytes, 0 after Destroy.
 func (m *Bytes) Len() int {
-	if m == nil {
+	if !m.alive() {
 		return 0
 	}
-	return len(m.b)
+	return len(m.c.b)
 }
 
 // Equal compares in a time that depends on the lengths only. Destroyed bytes equal nothing, not even each other.
 func (m *Bytes) Equal(other *Bytes) bool {
-	if m == nil || other == nil || !m.alive || !other.alive {
-		return false
-	}
-	return subtle.ConstantTimeCompare(m.b, other.b) == 1
+	return m.alive() && other.alive() && subtle.ConstantTimeCompare(m.c.b, other.c.b) == 1
 }
 
 // Clone copies the bytes for another owner. Like Expose it panics after Destroy.
@@ -81,24 +88,26 @@ func (m *Bytes) Clone() *Bytes {
 
 // Destroy overwrites the bytes with zeroes and lets go of them. Calling it again, or on nil, does nothing.
 func (m *Bytes) Destroy() {
-	if m == nil {
+	if !m.alive() {
 		return
 	}
-	clear(m.b[:cap(m.b)])
-	m.b, m.alive = nil, false
+	clear(m.c.b[:cap(m.c.b)])
+	m.c.b = nil
 }
 
+func (m *Bytes) alive() bool { return m != nil && m.c != nil && m.c.b != nil }
+
 // String returns Redacted.
-func (m *Bytes) String() string { return Redacted }
+func (Bytes) String() string { return Redacted }
 
 // GoString returns Redacted, for %#v.
-func (m *Bytes) GoString() string { return Redacted }
+func (Bytes) GoString() string { return Redacted }
 
 // Format prints Redacted under every verb, %x and %d included.
-func (m *Bytes) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, Redacted) }
+func (Bytes) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, Redacted) }
 
 // MarshalText returns Redacted, for every encoder that knows encoding.TextMarshaler: JSON, YAML, XML, log/slog.
-func (m *Bytes) MarshalText() ([]byte, error) { return []byte(Redacted), nil }
+func (Bytes) MarshalText() ([]byte, error) { return []byte(Redacted), nil }
 
 // MarshalJSON returns Redacted as a JSON string.
-func (m *Bytes) MarshalJSON() ([]byte, error) { return []byte(`"` + Redacted + `"`), nil }
+func (Bytes) MarshalJSON() ([]byte, error) { return []byte(`"` + Redacted + `"`), nil }
