@@ -1,0 +1,53 @@
+# keyturn: what one types here. `make` alone prints this list.
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  := -s -w -X github.com/keyturn/keyturn/internal/buildinfo.Version=$(VERSION)
+SOAK     ?= 10m
+FUZZTIME ?= 30s
+
+.PHONY: help build test race lint bench soak fuzz demo deps cover advisories clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## the one binary, static, in bin/keyturn
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/keyturn ./cmd/keyturn
+
+deps: ## what the tests need from Debian (PostgreSQL, FUSE); does nothing where it is there already
+	@bash scripts/test-deps.sh
+
+test: deps ## everything: lint's floor test, unit, conformance, scripts, faults at tier C (-race in the concurrent rooms)
+	$(GO) build ./...
+	$(GO) test -p 2 -timeout 20m ./...
+	$(GO) test -p 2 -race -short -timeout 15m ./internal/gate/... ./internal/runner/... ./internal/keyring/... ./internal/reencrypt/... ./internal/authn/... .
+
+race: deps ## the whole suite under the race detector (long)
+	$(GO) test -p 2 -race -timeout 60m ./...
+
+lint: ## gofmt, vet, staticcheck, the floor test, module checksums
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt-ed:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+	$(GO) tool -modfile=tools/go.mod staticcheck ./...
+	$(GO) test ./internal/
+	$(GO) mod verify
+
+bench: build ## goals S1-S10 of docs/performance.md, each beside its reference in the same run; writes bench.json
+	$(GO) run ./internal/bench -json bench.json
+
+soak: deps ## the fault campaigns at tier N, for SOAK=10m (each prints its seed, what it tried and what it found)
+	KEYTURN_SOAK=$(SOAK) $(GO) test -count=1 -p 1 -timeout 0 -v -run 'Campaign' ./... 2>&1 | grep -E '^(campaign|---|\s+---|ok|FAIL|panic|\s+[a-z_]+_test.go)' | tee soak.log
+
+fuzz: ## every fuzzer for FUZZTIME=30s
+	@bash scripts/fuzz.sh $(FUZZTIME)
+
+demo: ## the main job end to end on this machine, in about a minute
+	$(GO) run ./cmd/keyturn demo
+
+cover: deps ## statement coverage per room
+	$(GO) test -p 2 -cover ./... | grep -v 'no test files'
+
+advisories: ## which published vulnerabilities of others have a test here
+	$(GO) run ./internal/tools/advisories
+
+clean: ## removes bin/ and the bench's and soak's files
+	rm -rf bin bench.json soak.log
