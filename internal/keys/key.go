@@ -1,0 +1,146 @@
+package keys
+
+import (
+	"slices"
+	"time"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/envelope"
+	"github.com/keyturn/keyturn/internal/fault"
+)
+
+// Key is a named data-encryption key, made of versions. It is a value, but Versions is shared between copies: whoever
+// changes a key that others may see works on a Clone.
+type Key struct {
+	ID                envelope.KeyID
+	Name              string // unique in the store, see ValidateName
+	Purpose           Purpose
+	Algorithm         Algorithm
+	Suite             envelope.Suite // which form new ciphertexts take
+	Cryptoperiod      Cryptoperiod
+	SuspendedDecrypts bool // whether suspended versions still open what they sealed
+	Created           time.Time
+	Revision          int64     // of the stored row, for optimistic updates
+	Versions          []Version // ascending and dense from 1
+}
+
+// Version is one generation of a key's material.
+type Version struct {
+	Number     uint32
+	State      State
+	PriorState State  // the state before destroy-scheduled, to which undestroy returns; empty otherwise
+	Seq        uint32 // number of transitions so far; the wrapped material is bound to it
+
+	Created    time.Time
+	Activated  time.Time // first activation; the cryptoperiod counts from here
+	Expires    time.Time // Activated + Period; absent without a limit by age
+	DestroyAt  time.Time // when a scheduled destruction falls due
+	Destroyed  time.Time
+	LastOpened time.Time // last use for decryption, to the minute
+
+	Operations uint64 // protected under this version; reserved in blocks, so never too low
+	Bytes      uint64
+
+	KEK     KEKID  // which key-encryption key Wrapped stands under
+	Wrapped []byte // the material, sealed; nil once destroyed
+
+	Reason, Actor string // of the last transition
+}
+
+// Spec is what a new key is made from. Zero values of Purpose, Algorithm and Suite take the defaults data, aes-256-gcm
+// and the algorithm's first suite; a zero Cryptoperiod has no limit.
+type Spec struct {
+	Name              string
+	Purpose           Purpose
+	Algorithm         Algorithm
+	Suite             envelope.Suite
+	Cryptoperiod      Cryptoperiod
+	SuspendedDecrypts bool
+}
+
+// NewKey checks a spec and makes a key without versions; Rotate gives it the first one.
+func NewKey(id envelope.KeyID, spec Spec, now time.Time) (Key, error) {
+	spec = spec.withDefaults()
+	if id.IsZero() {
+		return Key{}, fault.New(api.CodeInternal, "creating a key: the key id is zero")
+	}
+	if err := spec.validate(); err != nil {
+		return Key{}, err
+	}
+	return Key{
+		ID: id, Name: spec.Name, Purpose: spec.Purpose, Algorithm: spec.Algorithm, Suite: spec.Suite,
+		Cryptoperiod: spec.Cryptoperiod, SuspendedDecrypts: spec.SuspendedDecrypts, Created: stamp(now),
+	}, nil
+}
+
+func (s Spec) withDefaults() Spec {
+	if s.Purpose == "" {
+		s.Purpose = PurposeData
+	}
+	if s.Algorithm == "" {
+		s.Algorithm = AES256GCM
+	}
+	if suites := s.Algorithm.Suites(); s.Suite == 0 && len(suites) > 0 {
+		s.Suite = suites[0]
+	}
+	return s
+}
+
+func (s Spec) validate() error {
+	if err := ValidateName(s.Name); err != nil {
+		return err
+	}
+	if err := s.Purpose.Validate(); err != nil {
+		return err
+	}
+	if err := s.Algorithm.Validate(); err != nil {
+		return err
+	}
+	if !slices.Contains(s.Algorithm.Suites(), s.Suite) {
+		return fault.Newf(api.CodeInvalid, "creating a key: the suite doesn't belong to algorithm %s", s.Algorithm).
+			WithField("suite").WithNext("leave the suite out to get the algorithm's default")
+	}
+	return s.Cryptoperiod.Validate()
+}
+
+// Clone copies the key and its versions deeply enough that changing one leaves the other alone. Wrapped blobs are
+// shared: they are replaced, never written into.
+func (k Key) Clone() Key {
+	k.Versions = slices.Clone(k.Versions)
+	return k
+}
+
+// Active is the version that protects new data. False means that the key is disabled or suspended, or has no version.
+func (k Key) Active() (Version, bool) {
+	// The active version is nearly always the newest.
+	for i := len(k.Versions) - 1; i >= 0; i-- {
+		if k.Versions[i].State == Active {
+			return k.Versions[i], true
+		}
+	}
+	return Version{}, false
+}
+
+// Version finds a version by its number.
+func (k Key) Version(n uint32) (Version, bool) {
+	if v := k.at(n); v != nil {
+		return *v, true
+	}
+	return Version{}, false
+}
+
+// at points into Versions; numbers are dense from 1, so the place is known.
+func (k Key) at(n uint32) *Version {
+	if n == 0 || uint64(n) > uint64(len(k.Versions)) {
+		return nil
+	}
+	return &k.Versions[n-1]
+}
+
+// stamp brings a time into the form in which both databases keep it.
+func stamp(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Time{}
+	}
+	return t.UTC().Truncate(time.Microsecond)
+}
