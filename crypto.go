@@ -1,0 +1,61 @@
+package keyturn
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/keyturn/keyturn/api"
+)
+
+// Encrypt seals a plaintext under the key's active version, bound to the context. Needs key.encrypt. Codes: invalid,
+// too_large over api.MaxPlaintext, wrong_state without an active version, limit.
+func (c *Client) Encrypt(ctx context.Context, key string, in api.EncryptRequest) (api.EncryptResponse, error) {
+	return compute[api.EncryptResponse](ctx, c, route("keys", key, "encrypt"), in)
+}
+
+// Decrypt opens a ciphertext of any version that may still open. Needs key.decrypt. Codes: integrity for one that was
+// changed or belongs to another key or context, wrong_state for a version that may not open.
+func (c *Client) Decrypt(ctx context.Context, key string, in api.DecryptRequest) (api.DecryptResponse, error) {
+	return compute[api.DecryptResponse](ctx, c, route("keys", key, "decrypt"), in)
+}
+
+// Rewrap moves a ciphertext to the active version; the plaintext never leaves keyturn. Needs key.rewrap. Codes as
+// Decrypt.
+func (c *Client) Rewrap(ctx context.Context, key string, in api.RewrapRequest) (api.RewrapResponse, error) {
+	return compute[api.RewrapResponse](ctx, c, route("keys", key, "rewrap"), in)
+}
+
+// EncryptBatch is Encrypt of up to api.MaxBatchItems items in one call and one audit event. An item that fails says so
+// in its place; the error is for the call as a whole.
+func (c *Client) EncryptBatch(ctx context.Context, key string, items []api.EncryptRequest) ([]api.EncryptBatchItem, error) {
+	out, err := compute[api.EncryptBatchResponse](ctx, c, route("keys", key, "encrypt", "batch"), api.EncryptBatchRequest{Items: items})
+	return sameLength(out.Items, len(items), err)
+}
+
+// DecryptBatch is Decrypt of many: see EncryptBatch.
+func (c *Client) DecryptBatch(ctx context.Context, key string, items []api.DecryptRequest) ([]api.DecryptBatchItem, error) {
+	out, err := compute[api.DecryptBatchResponse](ctx, c, route("keys", key, "decrypt", "batch"), api.DecryptBatchRequest{Items: items})
+	return sameLength(out.Items, len(items), err)
+}
+
+// RewrapBatch is Rewrap of many: see EncryptBatch.
+func (c *Client) RewrapBatch(ctx context.Context, key string, items []api.RewrapRequest) ([]api.RewrapBatchItem, error) {
+	out, err := compute[api.RewrapBatchResponse](ctx, c, route("keys", key, "rewrap", "batch"), api.RewrapBatchRequest{Items: items})
+	return sameLength(out.Items, len(items), err)
+}
+
+// Inspect is what a ciphertext says of itself; nobody has authenticated it. Codes: integrity for what isn't one.
+func (c *Client) Inspect(ctx context.Context, ciphertext string) (api.Inspection, error) {
+	return compute[api.Inspection](ctx, c, route("inspect"), api.InspectRequest{Ciphertext: ciphertext})
+}
+
+// sameLength guards against pairing items with the wrong answers.
+func sameLength[T any](items []T, n int, err error) ([]T, error) {
+	if err == nil && len(items) != n {
+		return nil, &Error{Code: api.CodeInternal, Message: "reading the answer to a batch: it holds another number of items", Status: http.StatusOK}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return items, nil
+}

@@ -1,0 +1,85 @@
+package keyturn
+
+import (
+	"context"
+
+	"github.com/keyturn/keyturn/api"
+)
+
+// Status is one screen of the whole store. Needs system.read.
+func (c *Client) Status(ctx context.Context) (api.Status, error) {
+	return read[api.Status](ctx, c, route("status"))
+}
+
+// Doctor checks the health of the store: it opens every KEK under every master key and the audit log from end to end,
+// so it is bounded by ctx and not by the client's timeout. Needs system.read.
+func (c *Client) Doctor(ctx context.Context) (api.Doctor, error) {
+	return read[api.Doctor](ctx, c.patient(), route("doctor"))
+}
+
+// MasterKeys lists the configured master keys. Needs master.read.
+func (c *Client) MasterKeys(ctx context.Context) (api.MasterKeyList, error) {
+	return read[api.MasterKeyList](ctx, c, route("master-keys"))
+}
+
+// AddMasterKey wraps every KEK under one more master key. The URL is opened by the server: env:// and file:// name its
+// environment and files. Needs master.change, as the two that follow.
+func (c *Client) AddMasterKey(ctx context.Context, url string) (api.MasterRotation, error) {
+	return post[api.MasterRotation](ctx, c, route("master-keys"), api.MasterKeyRequest{URL: url})
+}
+
+// RemoveMasterKey takes away every wrapping under a master key. Codes: in_use for the last one that opens the store.
+func (c *Client) RemoveMasterKey(ctx context.Context, url string) (api.MasterRotation, error) {
+	return post[api.MasterRotation](ctx, c, route("master-keys", "remove"), api.MasterKeyRequest{URL: url})
+}
+
+// RotateMasterKeys wraps the KEKs anew, or makes a new generation of each.
+func (c *Client) RotateMasterKeys(ctx context.Context, in api.RotateMasterRequest) (api.MasterRotation, error) {
+	return post[api.MasterRotation](ctx, c, route("master-keys", "rotate"), in)
+}
+
+// VerifyMasterKeys opens every KEK under every master key and says which fail. Needs master.read.
+func (c *Client) VerifyMasterKeys(ctx context.Context) (api.MasterKeyList, error) {
+	return compute[api.MasterKeyList](ctx, c, route("master-keys", "verify"), nil)
+}
+
+// CreatePrincipal makes a principal and its first token, shown in the answer this once. Needs principal.write; nobody
+// grants what he lacks.
+func (c *Client) CreatePrincipal(ctx context.Context, in api.CreatePrincipalRequest) (api.Principal, error) {
+	return post[api.Principal](ctx, c, route("principals"), in)
+}
+
+// Principals is every principal. Needs principal.read.
+func (c *Client) Principals(ctx context.Context) (api.PrincipalList, error) {
+	return read[api.PrincipalList](ctx, c, route("principals"))
+}
+
+// Principal is one principal by name. Codes: not_found.
+func (c *Client) Principal(ctx context.Context, name string) (api.Principal, error) {
+	return read[api.Principal](ctx, c, route("principals", name))
+}
+
+// DisablePrincipal ends a principal's rights and every token of it, for good. Needs principal.write.
+func (c *Client) DisablePrincipal(ctx context.Context, name string) (api.Principal, error) {
+	return post[api.Principal](ctx, c, route("principals", name, "disable"), nil)
+}
+
+// NewToken makes another token for a principal, shown in the answer this once. Needs principal.write.
+func (c *Client) NewToken(ctx context.Context, principal string) (api.Principal, error) {
+	return post[api.Principal](ctx, c, route("principals", principal, "token"), nil)
+}
+
+// Roles is every role with its actions.
+func (c *Client) Roles(ctx context.Context) (api.RoleList, error) {
+	return read[api.RoleList](ctx, c, route("roles"))
+}
+
+// Role is one role by name. Codes: not_found.
+func (c *Client) Role(ctx context.Context, role string) (api.Role, error) {
+	return read[api.Role](ctx, c, route("roles", role))
+}
+
+// WhoAmI is the caller as the server sees it.
+func (c *Client) WhoAmI(ctx context.Context) (api.WhoAmI, error) {
+	return read[api.WhoAmI](ctx, c, route("whoami"))
+}
