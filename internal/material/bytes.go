@@ -32,10 +32,11 @@ const Redacted = "[redacted]"
 // Bytes is a buffer of secret bytes with one owner, who calls Destroy when done. Use it by pointer; the zero value is
 // destroyed already. It has no lock: the owner makes sure that nobody reads while Destroy runs.
 //
-// The content stands behind a pointer so that package fmt, which walks into unexported fields without asking their
-// methods, prints an address where a struct that holds a Bytes is printed.
+// The content stands behind a function because package fmt walks into the unexported fields of a struct that holds a
+// Bytes without asking any method, and would print what it finds behind a pointer; of a function it prints an address.
+// It also makes comparing two Bytes with == a compile error.
 type Bytes struct {
-	c *content
+	content func() *content
 }
 
 // content is shared by every copy of a Bytes, so that one Destroy reaches them all; b is nil once destroyed.
@@ -48,7 +49,8 @@ func New(b []byte) *Bytes {
 	if b == nil {
 		b = []byte{}
 	}
-	return &Bytes{&content{b}}
+	c := &content{b}
+	return &Bytes{func() *content { return c }}
 }
 
 // Random makes n bytes by the system's generator (SP 800-90A where the FIPS module is on), which never fails: it ends
@@ -65,7 +67,7 @@ func (m *Bytes) Expose() []byte {
 	if !m.alive() {
 		panic("material: exposing secret bytes that were destroyed")
 	}
-	return m.c.b
+	return m.content().b
 }
 
 // Len is the number of bytes, 0 after Destroy.
@@ -73,12 +75,12 @@ func (m *Bytes) Len() int {
 	if !m.alive() {
 		return 0
 	}
-	return len(m.c.b)
+	return len(m.content().b)
 }
 
 // Equal compares in a time that depends on the lengths only. Destroyed bytes equal nothing, not even each other.
 func (m *Bytes) Equal(other *Bytes) bool {
-	return m.alive() && other.alive() && subtle.ConstantTimeCompare(m.c.b, other.c.b) == 1
+	return m.alive() && other.alive() && subtle.ConstantTimeCompare(m.content().b, other.content().b) == 1
 }
 
 // Clone copies the bytes for another owner. Like Expose it panics after Destroy.
@@ -91,11 +93,12 @@ func (m *Bytes) Destroy() {
 	if !m.alive() {
 		return
 	}
-	clear(m.c.b[:cap(m.c.b)])
-	m.c.b = nil
+	c := m.content()
+	clear(c.b[:cap(c.b)])
+	c.b = nil
 }
 
-func (m *Bytes) alive() bool { return m != nil && m.c != nil && m.c.b != nil }
+func (m *Bytes) alive() bool { return m != nil && m.content != nil && m.content().b != nil }
 
 // String returns Redacted.
 func (Bytes) String() string { return Redacted }
