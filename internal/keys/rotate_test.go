@@ -1,0 +1,203 @@
+package keys
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/fault"
+	"pgregory.net/rapid"
+)
+
+func TestRotate(t *testing.T) {
+	k := newTestKey(t, Spec{Cryptoperiod: Cryptoperiod{Period: 90 * day}})
+	later := testNow.Add(80 * day)
+	moves, err := k.Rotate(later, "scheduler", "scheduled_rotation", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Transition{
+		{Version: 1, From: Active, To: Deactivated, At: stamp(later), Actor: "scheduler", Reason: "scheduled_rotation"},
+		{Version: 2, From: "", To: Active, At: stamp(later), Actor: "scheduler", Reason: "scheduled_rotation"},
+	}
+	if !slices.Equal(moves, want) {
+		t.Errorf("transitions %+v", moves)
+	}
+	v, ok := k.Active()
+	if !ok || v.Number != 2 || v.Activated != stamp(later) || v.Created != stamp(later) || v.Expires != stamp(later).Add(90*day) || v.Seq != 1 {
+		t.Errorf("new version %+v", v)
+	}
+	if old := k.Versions[0]; old.State != Deactivated || old.Seq != 2 || old.Expires != stamp(testNow).Add(90*day) {
+		t.Errorf("old version %+v", old)
+	}
+}
+
+func TestRotateIfVersion(t *testing.T) {
+	k := newTestKey(t, Spec{})
+	before := k.Clone()
+	if _, err := k.Rotate(testNow, "", "", 2); fault.CodeOf(err) != api.CodeConflict {
+		t.Errorf("rotating with a version that isn't active: %v", err)
+	}
+	sameKey(t, before, k)
+	if _, err := k.Move(1, Suspended, testNow, "", "", 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Rotate(testNow, "", "", 1); fault.CodeOf(err) != api.CodeConflict {
+		t.Errorf("rotating when none is active: %v", err)
+	}
+}
+
+func TestRotateLeavesASuspendedVersionAlone(t *testing.T) {
+	k := newTestKey(t, Spec{})
+	if _, err := k.Move(1, Suspended, testNow, "", "", 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Rotate(testNow, "", "", 0); err != nil {
+		t.Fatal(err)
+	}
+	if k.Versions[0].State != Suspended || k.Versions[1].State != Active {
+		t.Fatalf("states %s, %s", k.Versions[0].State, k.Versions[1].State)
+	}
+	if _, err := k.Move(1, Active, testNow, "", "", 0); fault.CodeOf(err) != api.CodeWrongState {
+		t.Errorf("resuming beside an active version: %v", err)
+	}
+}
+
+func TestDestroyWaits(t *testing.T) {
+	k := newTestKey(t, Spec{})
+	mustMove(t, &k, 1, Deactivated, 0)
+	for _, days := range []int{-1, 1, 6, 31, 1 << 30} {
+		if _, err := k.Move(1, DestroyScheduled, testNow, "", "", days); fault.CodeOf(err) != api.CodeInvalid || fault.FieldOf(err) != "waitDays" {
+			t.Errorf("waiting %d days: %v", days, err)
+		}
+	}
+	mustMove(t, &k, 1, DestroyScheduled, 7)
+	due := stamp(testNow).Add(7 * day)
+	if got := k.Versions[0].DestroyAt; got != due {
+		t.Fatalf("due at %v, want %v", got, due)
+	}
+	if _, err := k.Destroy(1, due.Add(-time.Microsecond), "", ""); fault.CodeOf(err) != api.CodeWrongState {
+		t.Errorf("destroying a microsecond early: %v", err)
+	}
+	if k.Versions[0].Wrapped == nil {
+		t.Fatal("a refused destruction dropped the material")
+	}
+	move, err := k.Destroy(1, due, "system", "due")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := k.Versions[0]
+	if v.State != Destroyed || v.Wrapped != nil || v.KEK != "" || v.Destroyed != due || move.From != DestroyScheduled || move.To != Destroyed {
+		t.Errorf("destroyed version %+v by %+v", v, move)
+	}
+	if _, err := k.Destroy(1, due, "", ""); fault.CodeOf(err) != api.CodeWrongState {
+		t.Errorf("destroying twice: %v", err)
+	}
+}
+
+func TestUndestroyGoesBackToThePriorState(t *testing.T) {
+	for _, prior := range []State{Deactivated, Compromised} {
+		k := newTestKey(t, Spec{})
+		mustMove(t, &k, 1, prior, 0)
+		mustMove(t, &k, 1, DestroyScheduled, 0)
+		if got := k.Versions[0].PriorState; got != prior {
+			t.Fatalf("prior state %q, want %q", got, prior)
+		}
+		mustMove(t, &k, 1, prior, 0)
+		if v := k.Versions[0]; v.PriorState != "" || !v.DestroyAt.IsZero() || v.Seq != 4 {
+			t.Errorf("after undestroy: %+v", v)
+		}
+	}
+}
+
+func mustMove(t testing.TB, k *Key, n uint32, to State, days int) {
+	t.Helper()
+	if _, err := k.Move(n, to, testNow, "tester", "test", days); err != nil {
+		t.Fatalf("moving version %d to %s: %v", n, to, err)
+	}
+}
+
+// TestLifeProperties runs random lives and checks after each step what must hold whatever happens: I2, I3 and I4 of the
+// fault list.
+func TestLifeProperties(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		k, err := NewKey(testID, Spec{Name: "life"}, testNow)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		now := testNow
+		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
+			now = now.Add(time.Duration(rapid.IntRange(0, int(20*day)).Draw(rt, "wait")))
+			before := k.Clone()
+			moves, err := randomStep(rt, &k, now)
+			checkStep(rt, before, k, moves, err)
+		}
+	})
+}
+
+func randomStep(rt *rapid.T, k *Key, now time.Time) ([]Transition, error) {
+	n := uint32(rapid.IntRange(0, len(k.Versions)+1).Draw(rt, "version"))
+	switch rapid.IntRange(0, 3).Draw(rt, "kind") {
+	case 0:
+		return k.Rotate(now, "a", "r", 0)
+	case 1:
+		move, err := k.Destroy(n, now, "a", "r")
+		return []Transition{move}, err
+	default:
+		to := rapid.SampledFrom(States()).Draw(rt, "to")
+		move, err := k.Move(n, to, now, "a", "r", rapid.IntRange(0, 31).Draw(rt, "days"))
+		return []Transition{move}, err
+	}
+}
+
+func checkStep(rt *rapid.T, before, after Key, moves []Transition, err error) {
+	if err != nil {
+		if len(before.Versions) != len(after.Versions) {
+			rt.Fatal("a refused step added a version")
+		}
+		moves = nil
+	}
+	active := 0
+	for i, v := range after.Versions {
+		if v.Number != uint32(i+1) {
+			rt.Fatalf("version numbers aren't dense: %d at place %d", v.Number, i)
+		}
+		if v.State == Active {
+			active++
+		}
+		steps := countMoves(moves, v.Number)
+		if i < len(before.Versions) {
+			checkVersion(rt, before.Versions[i], v, steps)
+		}
+	}
+	if active > 1 {
+		rt.Fatalf("%d versions are active", active)
+	}
+	for _, m := range moves {
+		if m.From != "" && !m.From.MayBecome(m.To) {
+			rt.Fatalf("transition %s -> %s is not in the table", m.From, m.To)
+		}
+	}
+}
+
+func checkVersion(rt *rapid.T, before, after Version, steps int) {
+	if after.Seq != before.Seq+uint32(steps) {
+		rt.Fatalf("version %d: seq %d after %d by %d transitions", after.Number, after.Seq, before.Seq, steps)
+	}
+	if steps == 0 && after.State != before.State {
+		rt.Fatalf("version %d changed from %s to %s without a transition", after.Number, before.State, after.State)
+	}
+	if before.State == Destroyed && (after.State != Destroyed || after.Wrapped != nil) {
+		rt.Fatal("a destroyed version came back")
+	}
+}
+
+func countMoves(moves []Transition, n uint32) (count int) {
+	for _, m := range moves {
+		if m.Version == n {
+			count++
+		}
+	}
+	return count
+}
