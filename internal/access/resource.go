@@ -69,7 +69,10 @@ func covers(entry string, r Resource) bool {
 	if !ok || kind != r.Kind || name == "" {
 		return false
 	}
-	return name == everything || r.Name == "" || name == r.Name
+	if r.Name == "" {
+		return name == everything || itemForm.MatchString(name)
+	}
+	return name == everything || name == r.Name
 }
 
 // includes says whether everything that the narrower entry covers is covered by the wider one.
