@@ -28,39 +28,11 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// program hits a place three times and says how far it came.
-const program = `package main
-
-import (
-	"fmt"
-
-	"github.com/keyturn/keyturn/internal/failpoint"
-)
-
-func main() {
-	for i := range 3 {
-		fmt.Println("hit", i+1)
-		failpoint.Hit("test/place")
-		failpoint.Hit("test/other")
-	}
-	fmt.Println("end")
-}
-`
-
 // Builds the same program with and without the tag, and looks at how each ends.
 func TestBuiltWithAndWithoutTheTag(t *testing.T) {
-	// The program must lie inside the module to import an internal package.
-	dir, err := os.MkdirTemp(".", "testdata-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(program), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	build := func(name string, args ...string) string {
 		bin := filepath.Join(t.TempDir(), name)
-		cmd := exec.Command("go", append(append([]string{"build", "-o", bin}, args...), "./"+dir)...)
+		cmd := exec.Command("go", append(append([]string{"build", "-o", bin}, args...), "./testdata/hits")...)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("building: %v\n%s", err, out)
 		}
