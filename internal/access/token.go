@@ -43,6 +43,9 @@ const (
 // token64 refuses stray bits in the last character, so a secret has one spelling.
 var token64 = base64.RawURLEncoding.Strict()
 
+// MaxToken is the length of every token in bytes; nothing longer needs to be looked at.
+const MaxToken = tokenLen
+
 // errToken is what every text that isn't a token gets.
 var errToken = fault.New(api.CodeUnauthenticated, "the token is not accepted")
 
