@@ -67,9 +67,9 @@ func AppendContext(dst []byte, pairs []Pair) (Context, error) {
 }
 
 // ParseContext reads canonical bytes back. It accepts exactly what AppendContext writes: order, lengths, UTF-8 and the
-// limit are all checked, and nothing may follow. nil is the empty map.
+// limit are all checked, and nothing may follow. No bytes at all are the empty map, as they are for Seal and Open.
 func ParseContext(c Context) ([]Pair, error) {
-	if c == nil {
+	if len(c) == 0 {
 		return nil, nil
 	}
 	if len(c) < 2 || len(c) > MaxContext {

@@ -6,7 +6,9 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/binary"
+	"fmt"
 	"hash"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -86,6 +88,14 @@ func NewKey(id KeyID, version uint32, suite Suite, purpose string, m *material.B
 
 // Header is what every ciphertext of this key begins with.
 func (k *Key) Header() Header { return k.header }
+
+// String says which key this is, and nothing of what it holds.
+func (k *Key) String() string {
+	return fmt.Sprintf("key %v version %d (%v)", k.header.KeyID, k.header.Version, k.header.Suite)
+}
+
+// Format prints String under every verb, so that no verb walks into the secret state.
+func (k *Key) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, k.String()) }
 
 // Destroy makes every later use fail with ErrDestroyed; messages in flight finish. The material itself was destroyed by
 // NewKey; the HMAC states that are left become garbage.
