@@ -1,0 +1,48 @@
+package soak
+
+import (
+	"bytes"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// chown gives a tree to an unprivileged user.
+func chown(dir string, uid int) error {
+	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, uid, uid)
+	})
+}
+
+// openPath lets other users pass through the test's own temporary folders above dir (never dir itself).
+func openPath(dir string) error {
+	for p := filepath.Dir(dir); p != os.TempDir() && len(p) > 1; p = filepath.Dir(p) {
+		if err := os.Chmod(p, 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitSocket waits until the data directory's own socket answers.
+func awaitSocket(t *testing.T, k *Keyturn, log *bytes.Buffer) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for range tick.C {
+		if c, err := net.Dial("unix", filepath.Join(k.Dir, "keyturn.sock")); err == nil {
+			c.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no socket in the data directory: %s", log)
+		}
+	}
+}
