@@ -129,7 +129,7 @@ func (m *Method) ask(ctx context.Context, id string, hash [32]byte, gen uint64, 
 	})
 	select {
 	case <-ctx.Done():
-		return nil, fault.Wrap(api.CodeUnavailable, ctx.Err(), "checking a credential")
+		return nil, fault.Wrap("", ctx.Err(), "checking a credential")
 	case r := <-answer:
 		if r.Err != nil {
 			return nil, r.Err
