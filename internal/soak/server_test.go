@@ -167,4 +167,3 @@ func (b *syncBuffer) await(t *testing.T, text string) {
 		}
 	}
 }
-
