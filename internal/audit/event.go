@@ -31,7 +31,7 @@ const (
 	Incident           EventType = "incident"
 	EmergencyAccess    EventType = "emergency_access"
 	Alert              EventType = "alert"
-	Report             EventType = "report"
+	Reporting          EventType = "report"
 	System             EventType = "system"
 )
 
@@ -40,7 +40,7 @@ func EventTypes() []EventType {
 	return []EventType{
 		SecretAccess, SecretWrite, SecretDelete, ConfigRead, ConfigWrite, VaultAccess, AuthSuccess, AuthFailure,
 		PermissionDenied, ValidationFailure, KeyCreate, KeyUse, KeyRotation, KeyState, KeyDerive, KeyExport, KeyBackup,
-		KeyRestore, BackupVerification, Reencryption, Incident, EmergencyAccess, Alert, Report, System,
+		KeyRestore, BackupVerification, Reencryption, Incident, EmergencyAccess, Alert, Reporting, System,
 	}
 }
 

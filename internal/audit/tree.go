@@ -25,8 +25,11 @@ const leafStack = 1024
 func LeafHash(line []byte) Hash {
 	var buf [leafStack]byte
 	b := append(buf[:1], line...) // buf[0] is the 0x00 that keeps leaves and nodes apart
-	return sha256.Sum256(b)
+	return hashLeaf(b)
 }
+
+// hashLeaf is LeafHash of a line that has the 0x00 before it already.
+func hashLeaf(leaf []byte) Hash { return sha256.Sum256(leaf) }
 
 // nodeHash is an inner node: SHA-256(0x01 || left || right).
 func nodeHash(left, right *Hash) Hash {
@@ -63,27 +66,51 @@ func TreeFrom(size uint64, edge []byte) (*Tree, error) {
 func (t *Tree) Size() uint64 { return t.size }
 
 // Append adds a leaf at the right: on average one inner node is hashed.
-func (t *Tree) Append(leaf Hash) {
-	n := bits.OnesCount64(t.size)
-	for s := t.size; s&1 == 1; s >>= 1 {
+func (t *Tree) Append(leaf Hash) { t.push(leaf, -1) }
+
+// push is Append that also tells the root of the perfect subtree of 1<<level leaves which the leaf completed, if it did.
+func (t *Tree) push(leaf Hash, level int) (subtree Hash, ok bool) {
+	n, height := bits.OnesCount64(t.size), 0
+	for s := t.size; ; s >>= 1 {
+		if height == level {
+			subtree, ok = leaf, true
+		}
+		if s&1 == 0 {
+			break
+		}
 		n--
 		leaf = nodeHash(&t.edge[n], &leaf)
+		height++
 	}
 	t.edge[n] = leaf
 	t.size++
+	return subtree, ok
 }
 
 // Root is the head of the tree; that of the empty tree is SHA-256 of nothing (RFC 6962 section 2.1).
 func (t *Tree) Root() Hash {
-	n := bits.OnesCount64(t.size)
-	if n == 0 {
+	if t.size == 0 {
 		return sha256.Sum256(nil)
 	}
-	root := t.edge[n-1]
-	for i := n - 2; i >= 0; i-- {
+	return t.fold(t.size)
+}
+
+// fold is the root over the rightmost leaves, as many as low says; low is a sum of the smallest powers of two that
+// the size is made of, and not 0.
+func (t *Tree) fold(low uint64) Hash {
+	last := bits.OnesCount64(t.size)
+	root := t.edge[last-1]
+	for i := last - 2; i >= last-bits.OnesCount64(low); i-- {
 		root = nodeHash(&t.edge[i], &root)
 	}
 	return root
+}
+
+// foldInto hangs a subtree to the right of everything and makes root the root of all.
+func (t *Tree) foldInto(root *Hash) {
+	for i := bits.OnesCount64(t.size) - 1; i >= 0; i-- {
+		*root = nodeHash(&t.edge[i], root)
+	}
 }
 
 // AppendEdge appends the right edge to dst, for TreeFrom.
