@@ -9,7 +9,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"net/url"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
@@ -88,6 +88,9 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte) (*h
 }
 
 func (c *Client) request(ctx context.Context, method, path string, body []byte) (*http.Request, error) {
+	if !strings.HasPrefix(path, "/") {
+		return nil, errName
+	}
 	var r io.Reader
 	if body != nil {
 		r = bytes.NewReader(body)
@@ -130,6 +133,7 @@ func decode(res *http.Response, out any) error {
 	case len(b) > maxAnswer:
 		return fault.New(api.CodeInternal, "reading the server's answer: it is longer than 64 MiB")
 	}
+	defer clear(b) // it may hold a key or a plaintext
 	if err := json.Unmarshal(b, out); err != nil {
 		return fault.Wrap(api.CodeInternal, err, "reading the server's answer: it isn't the JSON that this client knows").
 			WithNext("check that the address is a keyturn server's and as new as this program")
@@ -203,11 +207,23 @@ func drain(body io.ReadCloser) {
 	_ = body.Close()
 }
 
-// route joins a path of fixed words and names; names are escaped, so that none can reach another route.
+// route joins a path of fixed words and names. The server takes no percent escapes in a path, so that nothing between
+// can read one differently; a name that would need one is no name, and makes the empty path, which request refuses.
 func route(parts ...string) string {
 	path := "/v1"
 	for _, p := range parts {
-		path += "/" + url.PathEscape(p)
+		if strings.Trim(p, ".") == "" || strings.ContainsFunc(p, notInNames) {
+			return ""
+		}
+		path += "/" + p
 	}
 	return path
 }
+
+func notInNames(r rune) bool {
+	return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '_' || r == '.')
+}
+
+// errName is what a name that can't be part of a path is refused with.
+var errName = fault.New(api.CodeInvalid, "reading a name: it must begin with a lower-case letter or a digit and hold only those, '_', '.' and '-'").
+	WithField("name")

@@ -3,6 +3,8 @@ package keyturn
 import (
 	"context"
 	"database/sql/driver"
+	"fmt"
+	"io"
 	"maps"
 
 	"github.com/keyturn/keyturn/api"
@@ -97,7 +99,7 @@ func (r Row[T]) Null() *Encrypted[T] { return &Encrypted[T]{row: r} }
 func (r Row[T]) Empty() *Encrypted[T] { return &Encrypted[T]{row: r} }
 
 // Encrypted is one value, in clear in the program and sealed in the database. It implements driver.Valuer and
-// sql.Scanner for columns of text and of bytes. Its String doesn't show the value.
+// sql.Scanner for columns of text and of bytes, and prints as [redacted].
 type Encrypted[T Text] struct {
 	Plain T
 	Valid bool // false for NULL
@@ -141,14 +143,14 @@ func (e *Encrypted[T]) Scan(src any) error {
 	return nil
 }
 
-// String hides the value from logs; Plain has it.
-func (e *Encrypted[T]) String() string { return "[redacted]" }
+// String hides the value; Plain has it.
+func (Encrypted[T]) String() string { return "[redacted]" }
 
-// GoString hides the value from %#v.
-func (e *Encrypted[T]) GoString() string { return e.String() }
+// Format hides the value under every verb, so that a log line never holds it.
+func (e Encrypted[T]) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, e.String()) }
 
-// MarshalText hides the value from encoders.
-func (e *Encrypted[T]) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
+// MarshalText hides the value from JSON, YAML and log/slog.
+func (e Encrypted[T]) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
 
 func (r Row[T]) usable() error {
 	if r.err == nil && r.sealer == nil {

@@ -56,7 +56,11 @@ func (e *Envelope) fetchSealing(ctx context.Context) (*sealing, error) {
 
 // fetchOpening has the server open a wrapped data key.
 func (e *Envelope) fetchOpening(ctx context.Context, wrapped string) (*envelope.Key, error) {
-	res, err := e.keys.Decrypt(ctx, e.cfg.Key, api.DecryptRequest{Ciphertext: wrappedMagic + wrapped, Context: e.wrapped})
+	text, err := unwrappable(wrapped)
+	if err != nil {
+		return nil, err
+	}
+	res, err := e.keys.Decrypt(ctx, e.cfg.Key, api.DecryptRequest{Ciphertext: text, Context: e.wrapped})
 	if err != nil {
 		return nil, err
 	}

@@ -179,7 +179,11 @@ func (e *Envelope) Rewrap(ctx context.Context, sealed string) (string, error) {
 	if _, err := appendBody(nil, body); err != nil {
 		return "", err
 	}
-	out, err := e.keys.Rewrap(ctx, e.cfg.Key, api.RewrapRequest{Ciphertext: wrappedMagic + wrapped, Context: e.wrapped})
+	text, err := unwrappable(wrapped)
+	if err != nil {
+		return "", err
+	}
+	out, err := e.keys.Rewrap(ctx, e.cfg.Key, api.RewrapRequest{Ciphertext: text, Context: e.wrapped})
 	if err != nil {
 		return "", err
 	}

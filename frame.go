@@ -40,14 +40,14 @@ func appendFrame(dst, prefix, blob []byte) []byte {
 	return frame64.AppendEncode(append(dst, prefix...), blob)
 }
 
-// cutFrame takes a frame apart into W and B, both still encoded; W's own strictness is the server's to check.
+// cutFrame takes a frame apart into W and B, both still encoded and unchecked.
 func cutFrame(text string) (wrapped, body string, err error) {
 	rest, ok := strings.CutPrefix(text, frameMagic)
 	if !ok {
 		return "", "", errFrame
 	}
 	wrapped, body, ok = strings.Cut(rest, ".")
-	if !ok || wrapped == "" || len(wrapped) > maxWrapped || !isBase64URL(wrapped) {
+	if !ok || wrapped == "" || len(wrapped) > maxWrapped {
 		return "", "", errFrame
 	}
 	return wrapped, body, nil
@@ -55,7 +55,7 @@ func cutFrame(text string) (wrapped, body string, err error) {
 
 // appendBody appends the binary form of B.
 func appendBody(dst []byte, body string) ([]byte, error) {
-	if strings.ContainsAny(body, "\r\n") {
+	if strings.IndexByte(body, '\n') >= 0 || strings.IndexByte(body, '\r') >= 0 {
 		return nil, errFrame // the decoder skips line breaks
 	}
 	n := frame64.DecodedLen(len(body))
@@ -65,6 +65,14 @@ func appendBody(dst []byte, body string) ([]byte, error) {
 		return nil, errFrame
 	}
 	return dst[:len(dst)+m], nil
+}
+
+// unwrappable is the kt1. text of W, once it is fit to be sent; its strict spelling is the server's to check.
+func unwrappable(wrapped string) (string, error) {
+	if !isBase64URL(wrapped) {
+		return "", errFrame
+	}
+	return wrappedMagic + wrapped, nil
 }
 
 func isBase64URL(s string) bool {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/envelope"
@@ -17,7 +18,10 @@ type openers struct {
 	cfg   *EnvelopeConfig
 	fetch func(context.Context, string) (*envelope.Key, error)
 
-	mu      sync.Mutex // guards everything below
+	// front is recent's front, for those who open message after message under one data key: no lock, nothing to move.
+	front atomic.Pointer[opener]
+
+	mu      sync.Mutex // guards everything below, and the writing of front
 	entries map[string]*opener
 	recent  list.List // of *opener; front = used last; holds fetched ones only
 	closed  bool
@@ -35,6 +39,9 @@ type opener struct {
 
 // get is the data key behind a wrapped one.
 func (o *openers) get(ctx context.Context, wrapped string) (*envelope.Key, error) {
+	if p := o.front.Load(); p != nil && p.wrapped == wrapped {
+		return p.key, nil
+	}
 	p, err := o.find(ctx, wrapped)
 	if err != nil {
 		return nil, err
@@ -62,6 +69,7 @@ func (o *openers) find(ctx context.Context, wrapped string) (*opener, error) {
 	if p := o.entries[wrapped]; p != nil {
 		if p.place != nil {
 			o.recent.MoveToFront(p.place)
+			o.front.Store(p)
 		}
 		return p, nil
 	}
@@ -91,6 +99,7 @@ func (o *openers) run(ctx context.Context, p *opener) {
 		return
 	}
 	p.place = o.recent.PushFront(p)
+	o.front.Store(p)
 	p.timer = time.AfterFunc(o.cfg.MaxAge, func() { o.expire(p) })
 	for o.recent.Len() > o.cfg.CacheSize {
 		o.drop(o.recent.Back().Value.(*opener))
@@ -111,6 +120,7 @@ func (o *openers) drop(p *opener) {
 	}
 	delete(o.entries, p.wrapped)
 	o.recent.Remove(p.place)
+	o.front.CompareAndSwap(p, nil)
 	p.timer.Stop()
 	p.key.Destroy()
 }
