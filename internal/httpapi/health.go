@@ -1,0 +1,58 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/access"
+)
+
+// Health is what GET /health answers. The route is public, so it holds counts and switches, and no names.
+type Health struct {
+	Status      string      `json:"status"` // "ok", or "degraded" when a key is overdue or requests can't be served
+	Version     string      `json:"version"`
+	KeyRotation KeyRotation `json:"key_rotation"`
+	FIPS        api.FIPS    `json:"fips"`
+}
+
+// KeyRotation says how the keys stand against their cryptoperiods.
+type KeyRotation struct {
+	Status  string `json:"status"` // "compliant", "due_soon" or "overdue"
+	Keys    int    `json:"keys"`
+	DueSoon int    `json:"due_soon"`
+	Overdue int    `json:"overdue"`
+}
+
+// Condition is what GET /healthz and GET /readyz answer.
+type Condition struct {
+	Status string `json:"status"`
+}
+
+// healthz says that the process runs: nothing is asked of the store, so that an outage of it doesn't make an
+// orchestrator kill every node.
+func (a *API) healthz(context.Context, *access.Caller, *Params) (Condition, error) {
+	return Condition{Status: "ok"}, nil
+}
+
+// readyz says whether requests can be served: store open, audit log writable, keys unwrapped.
+func (a *API) readyz(context.Context, *access.Caller, *Params) (Condition, error) {
+	if err := a.ready(); err != nil {
+		return Condition{}, err
+	}
+	return Condition{Status: "ready"}, nil
+}
+
+func (a *API) health(ctx context.Context, _ *access.Caller, _ *Params) (Health, error) {
+	h, err := a.services.System.Health(ctx)
+	if err == nil && a.ready() != nil {
+		h.Status = "degraded"
+	}
+	return h, err
+}
+
+// document answers GET /openapi.json.
+func (a *API) openAPI(x *exchange) error {
+	x.send(http.StatusOK, jsonType, a.openapi)
+	return nil
+}

@@ -1,0 +1,130 @@
+package httpapi
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/envelope"
+)
+
+// Services is what the table's rows call. The interfaces say what a transport needs and no more; kms, reencrypt, gate
+// and runner satisfy them. Each method decides and records through the doorway before it answers (promise P2), so a row
+// is only a translation.
+type Services struct {
+	Keys       Keys
+	Crypto     Crypto
+	Masters    Masters
+	Datasets   Datasets
+	Jobs       Jobs
+	Audit      Audit
+	Principals Principals
+	System     System
+}
+
+// Keys is the life cycle of keys.
+type Keys interface {
+	Create(ctx context.Context, c *access.Caller, in api.CreateKeyRequest) (api.Key, error)
+	List(ctx context.Context, c *access.Caller, after string, limit int) (api.KeyList, error)
+	Show(ctx context.Context, c *access.Caller, key string) (api.Key, error)
+	Rotate(ctx context.Context, c *access.Caller, key string, in api.RotateKeyRequest) (api.Key, error)
+	Suspend(ctx context.Context, c *access.Caller, key string, in api.VersionStateRequest) (api.Key, error)
+	Resume(ctx context.Context, c *access.Caller, key string, in api.VersionStateRequest) (api.Key, error)
+	Disable(ctx context.Context, c *access.Caller, key string, in api.VersionStateRequest) (api.Key, error)
+	Compromise(ctx context.Context, c *access.Caller, key string, in api.VersionStateRequest) (api.Key, error)
+	Destroy(ctx context.Context, c *access.Caller, key string, in api.VersionStateRequest) (api.Key, error)
+	Undestroy(ctx context.Context, c *access.Caller, key string, in api.VersionStateRequest) (api.Key, error)
+	Import(ctx context.Context, c *access.Caller, key string, in api.ImportKeyRequest) (api.Key, error)
+	Export(ctx context.Context, c *access.Caller, key string, in api.ExportKeyRequest) (api.ExportKeyResponse, error)
+}
+
+// Crypto is what is done with keys. Encrypt and Decrypt append to dst, which they return; contextText is the context as
+// one flat JSON object, for the audit record.
+type Crypto interface {
+	Encrypt(ctx context.Context, c *access.Caller, key string, plaintext []byte, bound envelope.Context, contextText string, dst []byte) ([]byte, uint32, error)
+	Decrypt(ctx context.Context, c *access.Caller, key string, ciphertext []byte, bound envelope.Context, contextText string, dst []byte) ([]byte, uint32, error)
+	EncryptBatch(ctx context.Context, c *access.Caller, key string, in api.EncryptBatchRequest) (api.EncryptBatchResponse, error)
+	DecryptBatch(ctx context.Context, c *access.Caller, key string, in api.DecryptBatchRequest) (api.DecryptBatchResponse, error)
+	Rewrap(ctx context.Context, c *access.Caller, key string, in api.RewrapRequest) (api.RewrapResponse, error)
+	RewrapBatch(ctx context.Context, c *access.Caller, key string, in api.RewrapBatchRequest) (api.RewrapBatchResponse, error)
+	DataKey(ctx context.Context, c *access.Caller, key string, in api.DataKeyRequest) (api.DataKeyResponse, error)
+	Derive(ctx context.Context, c *access.Caller, key string, in api.DeriveRequest) (api.DeriveResponse, error)
+	Inspect(ctx context.Context, c *access.Caller, in api.InspectRequest) (api.Inspection, error)
+}
+
+// Masters is the master keys and the key-encryption keys below them.
+type Masters interface {
+	Masters(ctx context.Context, c *access.Caller) (api.MasterKeyList, error)
+	VerifyMasters(ctx context.Context, c *access.Caller) (api.MasterKeyList, error)
+	AddMaster(ctx context.Context, c *access.Caller, in api.MasterKeyRequest) (api.MasterRotation, error)
+	RemoveMaster(ctx context.Context, c *access.Caller, in api.MasterKeyRequest) (api.MasterRotation, error)
+	RotateMasters(ctx context.Context, c *access.Caller, in api.RotateMasterRequest) (api.MasterRotation, error)
+}
+
+// Datasets is registered tables and the work on them.
+type Datasets interface {
+	Add(ctx context.Context, c *access.Caller, in api.AddDatasetRequest) (api.Dataset, error)
+	List(ctx context.Context, c *access.Caller) (api.DatasetList, error)
+	Show(ctx context.Context, c *access.Caller, dataset string) (api.Dataset, error)
+	Remove(ctx context.Context, c *access.Caller, dataset string) error
+	Census(ctx context.Context, c *access.Caller, dataset string) (api.Census, error)
+	Encrypt(ctx context.Context, c *access.Caller, dataset string, in api.DatasetRunRequest) (api.DatasetRun, error)
+	Reencrypt(ctx context.Context, c *access.Caller, dataset string, in api.DatasetRunRequest) (api.DatasetRun, error)
+	Verify(ctx context.Context, c *access.Caller, dataset string, in api.DatasetRunRequest) (api.DatasetRun, error)
+	Decrypt(ctx context.Context, c *access.Caller, dataset string, in api.DatasetRunRequest) (api.DatasetRun, error)
+}
+
+// Jobs is durable work.
+type Jobs interface {
+	List(ctx context.Context, c *access.Caller, state, after string, limit int) (api.JobList, error)
+	Show(ctx context.Context, c *access.Caller, id string) (api.Job, error)
+	Failures(ctx context.Context, c *access.Caller, id string, offset, limit int) (api.JobFailureList, error)
+	Pause(ctx context.Context, c *access.Caller, id string) (api.Job, error)
+	Resume(ctx context.Context, c *access.Caller, id string) (api.Job, error)
+	Cancel(ctx context.Context, c *access.Caller, id string) (api.Job, error)
+	Retry(ctx context.Context, c *access.Caller, id string) (api.Job, error)
+	// Watch calls each with the job now and whenever it changed, until it is final or ctx ends.
+	Watch(ctx context.Context, c *access.Caller, id string, each func(api.Job) error) error
+}
+
+// Audit is the log of what was done.
+type Audit interface {
+	// Query writes the events that q selects, oldest first, one export line each.
+	Query(ctx context.Context, c *access.Caller, q AuditQuery, w io.Writer) error
+	// Export writes what q selects in the order of the shards, so that the file verifies; the zero q selects everything.
+	Export(ctx context.Context, c *access.Caller, q AuditQuery, w io.Writer) error
+	// Tail writes the newest events that q selects, oldest of them first, and with follow every new one until ctx ends.
+	Tail(ctx context.Context, c *access.Caller, q AuditQuery, follow bool, w io.Writer) error
+	Verify(ctx context.Context, c *access.Caller) (api.AuditVerification, error)
+	Checkpoint(ctx context.Context, c *access.Caller) (api.AuditCheckpoint, error)
+}
+
+// AuditQuery selects events. Its zero value selects all.
+type AuditQuery struct {
+	Since, Until         time.Time // from Since, up to and without Until; zero = no bound
+	Type, Resource, User string    // exact; empty = any
+	After                string    // "shard:index": what comes after this event
+	Limit                int       // at most so many; 0 = all
+}
+
+// Principals is who may ask.
+type Principals interface {
+	CreatePrincipal(ctx context.Context, c *access.Caller, in api.CreatePrincipalRequest) (api.Principal, error)
+	Principals(ctx context.Context, c *access.Caller) (api.PrincipalList, error)
+	Principal(ctx context.Context, c *access.Caller, name string) (api.Principal, error)
+	DisablePrincipal(ctx context.Context, c *access.Caller, name string) (api.Principal, error)
+	NewToken(ctx context.Context, c *access.Caller, name string) (api.Principal, error)
+	Roles(ctx context.Context, c *access.Caller) (api.RoleList, error)
+	Role(ctx context.Context, c *access.Caller, name string) (api.Role, error)
+	WhoAmI(ctx context.Context, c *access.Caller) (api.WhoAmI, error)
+}
+
+// System is the store's own health.
+type System interface {
+	Status(ctx context.Context, c *access.Caller) (api.Status, error)
+	Doctor(ctx context.Context, c *access.Caller) (api.Doctor, error)
+	// Health is for GET /health, which is public: it holds counts and switches, no names.
+	Health(ctx context.Context) (Health, error)
+}
