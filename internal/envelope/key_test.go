@@ -24,7 +24,13 @@ var (
 	testMaterial = []byte("0123456789abcdef0123456789ABCDEF")
 )
 
-func testKey(t testing.TB, s Suite, change ...func(*refMessage)) *Key {
+// failer is what *testing.T, *testing.B, *testing.F and *rapid.T have in common.
+type failer interface {
+	Helper()
+	Fatal(args ...any)
+}
+
+func testKey(t failer, s Suite, change ...func(*refMessage)) *Key {
 	t.Helper()
 	m := refMessage{key: testMaterial, header: Header{Format, s, testID, 7}, purpose: "phi"}
 	for _, f := range change {
@@ -37,7 +43,7 @@ func testKey(t testing.TB, s Suite, change ...func(*refMessage)) *Key {
 	return k
 }
 
-func testContext(t testing.TB, kv ...string) Context {
+func testContext(t failer, kv ...string) Context {
 	t.Helper()
 	m := map[string]string{}
 	for i := 0; i < len(kv); i += 2 {
@@ -50,7 +56,7 @@ func testContext(t testing.TB, kv ...string) Context {
 	return c
 }
 
-func mustSeal(t testing.TB, k *Key, plaintext []byte, c Context) []byte {
+func mustSeal(t failer, k *Key, plaintext []byte, c Context) []byte {
 	t.Helper()
 	blob, err := k.Seal(nil, plaintext, c)
 	if err != nil {
