@@ -12,7 +12,7 @@ import (
 )
 
 // MaxLine is the longest line in bytes that Verify reads; the gate records no event that comes near it.
-const MaxLine = 1 << 20
+const MaxLine = 1 << 18
 
 // Verify reads an export from beginning to end and checks that it is exactly the log that was signed: every line is
 // well formed, every shard's indexes are dense from 0, the recomputed roots are those of the checkpoint at the end, and
