@@ -1,0 +1,42 @@
+package runner
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/jobs"
+)
+
+// Five attempts, at exactly the times that the rule gives, on a clock that only moves when everything waits.
+func TestRetriedWithBackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := openFake(t)
+		var tries []time.Duration
+		begun := time.Now()
+		failing := funcHandler{"fail", func(context.Context, *Run) error {
+			tries = append(tries, time.Since(begun).Truncate(100*time.Millisecond))
+			return fault.New(api.CodeUnavailable, "reading the rows: the database is away")
+		}}
+		r := newRunner(t, st, Config{Exclusive: true, Jitter: func() float64 { return 0.5 }}, failing)
+		start(t, r)
+		j := enqueue(t, st, r, jobs.Job{Kind: "fail"})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		j, err := r.Wait(ctx, j.ID, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if j.State != jobs.Failed || j.Attempts != 5 || j.Error != "reading the rows: the database is away" {
+			t.Errorf("%+v", j)
+		}
+		s := time.Second
+		if want := []time.Duration{0, 1 * s, 5 * s, 21 * s, 85 * s}; !slices.Equal(tries, want) {
+			t.Errorf("tried at %v, want %v", tries, want)
+		}
+	})
+}
