@@ -1,0 +1,261 @@
+package keyring
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/envelope"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/keys"
+	"github.com/keyturn/keyturn/internal/material"
+)
+
+// openKEK is a key-encryption key that is open. It is never changed.
+type openKEK struct {
+	id      keys.KEKID
+	purpose keys.KEKPurpose
+	active  bool
+	key     *envelope.Key
+}
+
+// Open reads the KEKs of the store and opens each under the first master key that can. Call it at the start, and again
+// after a transaction that stored KEKs. Start-up costs one unwrapping per KEK and doesn't grow with the number of keys.
+//
+// It fails when one KEK opens under none: with integrity when the master keys are the wrong ones, else with the code of
+// the master key that could not be used. After an error the ring is as it was.
+func (r *Ring) Open(ctx context.Context) error {
+	opened, err := r.openWith(ctx, r.Masters())
+	if err != nil {
+		return err
+	}
+	r.install(opened)
+	return nil
+}
+
+func (r *Ring) openWith(ctx context.Context, masters []MasterKey) ([]*openKEK, error) {
+	records, err := r.src.KEKs(ctx)
+	if err != nil {
+		return nil, fault.Wrap("", err, "reading the key-encryption keys")
+	}
+	opened := make([]*openKEK, 0, len(records))
+	for _, rec := range records {
+		k, err := r.openKEK(ctx, rec, masters)
+		if err != nil {
+			return nil, err
+		}
+		opened = append(opened, k)
+	}
+	return opened, nil
+}
+
+func (r *Ring) openKEK(ctx context.Context, rec keys.KEK, masters []MasterKey) (*openKEK, error) {
+	id, err := envelope.ParseKeyID(string(rec.ID))
+	if err != nil {
+		return nil, fault.Wrap(api.CodeIntegrity, err, "reading a key-encryption key")
+	}
+	m, err := r.unwrapKEK(ctx, rec, masters)
+	if err != nil {
+		return nil, err
+	}
+	k := &openKEK{id: rec.ID, purpose: rec.Purpose, active: rec.Active}
+	material.Secretly(func() {
+		k.key, err = envelope.NewKey(id, rec.Version, envelope.SuiteStandard, "kek/"+string(rec.Purpose), m)
+	})
+	if err != nil {
+		return nil, fault.Wrap(api.CodeIntegrity, err, "loading a key-encryption key")
+	}
+	return k, nil
+}
+
+// install makes opened the KEKs in use.
+func (r *Ring) install(opened []*openKEK) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.keks, r.active = map[keys.KEKID]*openKEK{}, map[keys.KEKPurpose]*openKEK{}
+	for _, k := range opened {
+		r.keks[k.id] = k
+		if k.active {
+			r.active[k.purpose] = k
+		}
+	}
+}
+
+// unwrapKEK opens a KEK under the first of masters that can.
+func (r *Ring) unwrapKEK(ctx context.Context, rec keys.KEK, masters []MasterKey) (*material.Bytes, error) {
+	var failure error
+	for _, master := range masters {
+		_, broken := master.(*unopened)
+		blob := wrappingUnder(rec, master)
+		if blob == nil && !broken {
+			continue // another key than those that the store knows
+		}
+		m, err := master.Unwrap(ctx, blob, r.kekBinding(rec))
+		if err == nil {
+			return m, nil
+		}
+		if failure == nil {
+			failure = err
+		}
+	}
+	switch {
+	case len(masters) == 0:
+		return nil, fault.New(api.CodeUnavailable, "opening the key-encryption keys: no master key is configured").
+			WithField(FieldURL).WithNext("name one under masterKeys in keyturn.yaml")
+	case failure == nil:
+		return nil, fault.New(api.CodeIntegrity, "opening the key-encryption keys: the configured master key is another one than the store was made with").
+			WithField(FieldURL).WithNext("configure one of: " + wrappedBy(rec))
+	}
+	return nil, fault.Wrap("", failure, "opening the key-encryption keys")
+}
+
+// wrappingUnder is the KEK's wrapping under one master key, nil when there is none.
+func wrappingUnder(rec keys.KEK, master MasterKey) []byte {
+	i := slices.IndexFunc(rec.Wrappings, func(w keys.Wrapping) bool { return w.MasterID == master.ID() })
+	if i < 0 {
+		return nil
+	}
+	return rec.Wrappings[i].Blob
+}
+
+// NewKEKs makes a new generation of the KEK of each purpose, wrapped under every master key. It returns what to store in
+// one transaction: the new ones, active, and those they replace, not active any more. Call Open once it is committed.
+func (r *Ring) NewKEKs(ctx context.Context, purposes []keys.KEKPurpose) ([]keys.KEK, error) {
+	records, err := r.src.KEKs(ctx)
+	if err != nil {
+		return nil, fault.Wrap("", err, "reading the key-encryption keys")
+	}
+	var out []keys.KEK
+	for _, purpose := range purposes {
+		generation := uint32(0)
+		for _, rec := range records {
+			if rec.Purpose != purpose {
+				continue
+			}
+			generation = max(generation, rec.Version)
+			if rec.Active {
+				rec.Active = false
+				out = append(out, rec)
+			}
+		}
+		rec, err := r.newKEK(ctx, purpose, generation+1)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, rec)
+	}
+	return out, nil
+}
+
+func (r *Ring) newKEK(ctx context.Context, purpose keys.KEKPurpose, generation uint32) (keys.KEK, error) {
+	rec := keys.KEK{
+		ID: keys.KEKID(envelope.NewKeyID().String()), Purpose: purpose, Version: generation, Active: true,
+		Created: time.Now().UTC().Truncate(time.Microsecond),
+	}
+	m := material.Random(envelope.KeySize)
+	defer m.Destroy()
+	var err error
+	rec.Wrappings, err = r.wrapKEK(ctx, rec, m, r.Masters())
+	return rec, err
+}
+
+// RewrapKEKs wraps every KEK under masters, which may be others than those in use, and under no one else. It returns what
+// to store in one transaction; call Use with the same masters once it is committed. No key and no data is touched.
+func (r *Ring) RewrapKEKs(ctx context.Context, masters []MasterKey) ([]keys.KEK, error) {
+	records, err := r.src.KEKs(ctx)
+	if err != nil {
+		return nil, fault.Wrap("", err, "reading the key-encryption keys")
+	}
+	for i := range records {
+		m, err := r.unwrapKEK(ctx, records[i], r.Masters())
+		if err != nil {
+			return nil, err
+		}
+		records[i].Wrappings, err = r.wrapKEK(ctx, records[i], m, masters)
+		m.Destroy()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return records, nil
+}
+
+// wrapKEK wraps m under every one of masters. All must take part: a wrapping that is missing would be noticed on the day
+// on which it is the only one left. For the same reason each is opened again before it counts.
+func (r *Ring) wrapKEK(ctx context.Context, rec keys.KEK, m *material.Bytes, masters []MasterKey) ([]keys.Wrapping, error) {
+	if len(masters) == 0 {
+		return nil, fault.New(api.CodeInUse, "wrapping the key-encryption keys: without a master key nothing would open the store again").
+			WithField(FieldURL).WithNext("add another master key before removing the last one")
+	}
+	b := r.kekBinding(rec)
+	var wrappings []keys.Wrapping
+	for _, master := range masters {
+		if slices.ContainsFunc(wrappings, func(w keys.Wrapping) bool { return w.MasterID == master.ID() }) {
+			continue // the same key configured twice
+		}
+		blob, err := master.Wrap(ctx, m, b)
+		if err != nil {
+			return nil, fault.Wrap("", err, "wrapping a key-encryption key under "+master.URL())
+		}
+		again, err := master.Unwrap(ctx, blob, b)
+		if err != nil {
+			return nil, fault.Wrap("", err, "opening a new wrapping again under "+master.URL())
+		}
+		same := again.Equal(m)
+		again.Destroy()
+		if !same {
+			return nil, fault.New(api.CodeIntegrity, "opening a new wrapping again under "+master.URL()+": it holds other bytes")
+		}
+		wrappings = append(wrappings, keys.Wrapping{MasterID: master.ID(), URL: master.URL(), Blob: blob})
+	}
+	return wrappings, nil
+}
+
+// kekBinding is what a KEK's wrappings are bound to. The purpose stands in the kind, so that no KEK can change it.
+func (r *Ring) kekBinding(rec keys.KEK) Binding {
+	return Binding{Tenant: r.tenant, Kind: "kek/" + string(rec.Purpose), ID: string(rec.ID), Version: rec.Version}
+}
+
+// activeKEK is what new blobs of a purpose are wrapped under.
+func (r *Ring) activeKEK(purpose keys.KEKPurpose) (*openKEK, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if k := r.active[purpose]; k != nil {
+		return k, nil
+	}
+	return nil, fault.Newf(api.CodeUnavailable, "wrapping: no key-encryption key for %s is open", purpose).
+		WithNext("check the master keys: keyturn master verify")
+}
+
+// kek finds an open KEK. One that isn't known may have been made by another node since, so the store is asked once more.
+func (r *Ring) kek(ctx context.Context, id keys.KEKID) (*openKEK, error) {
+	if k := r.knownKEK(id); k != nil {
+		return k, nil
+	}
+	_, err := r.openings.do(ctx, r.Generation(), func(ctx context.Context) (struct{}, error) { return struct{}{}, r.Open(ctx) })
+	if err != nil {
+		return nil, fault.Wrap("", err, "looking for key-encryption key "+string(id))
+	}
+	if k := r.knownKEK(id); k != nil {
+		return k, nil
+	}
+	return nil, fault.New(api.CodeIntegrity, "looking for key-encryption key "+string(id)+": the store has none of that id")
+}
+
+func (r *Ring) knownKEK(id keys.KEKID) *openKEK {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.keks[id]
+}
+
+// wrappedBy names the master keys that a KEK was wrapped under.
+func wrappedBy(rec keys.KEK) (names string) {
+	for i, w := range rec.Wrappings {
+		if i > 0 {
+			names += ", "
+		}
+		names += w.URL + " (fingerprint " + w.MasterID + ")"
+	}
+	return names
+}
