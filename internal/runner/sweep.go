@@ -109,8 +109,12 @@ func (r *Runner) search(ctx context.Context, now time.Time, first bool) (found [
 		running, err = tx.Jobs(ctx, jobs.Filter{States: []jobs.State{jobs.Running}, Limit: jobs.MaxLimit})
 		return err
 	})
+	patience := patience
+	if first && r.cfg.Exclusive {
+		patience = 0 // whoever fetched their calls is dead
+	}
 	for _, j := range stale {
-		if r.neglected(j, now) {
+		if r.neglected(j, now, patience) {
 			found = append(found, j)
 		}
 	}
@@ -124,7 +128,7 @@ func (r *Runner) search(ctx context.Context, now time.Time, first bool) (found [
 
 // neglected reports whether a job that Stale gave needs a call. One that waits in the queue for its first chunk has a
 // call already; that this is lost can only be known when this process has a free place and still doesn't get it.
-func (r *Runner) neglected(j jobs.Job, now time.Time) bool {
+func (r *Runner) neglected(j jobs.Job, now time.Time, patience time.Duration) bool {
 	if j.State == jobs.Queued && j.Attempts == 0 && int(r.active.Load()) >= r.cfg.Concurrency {
 		return false
 	}
