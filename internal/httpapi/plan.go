@@ -47,19 +47,24 @@ func (p *plan) needsBody() bool {
 
 // planOf makes the plan of a request type. Request types are structs of strings, bytes, integers, booleans, and slices
 // and maps of those; anything else is a mistake in the route table and panics while it is built.
-func planOf(t reflect.Type) *plan {
+func planOf(t reflect.Type) *plan { return planner{}.plan(t) }
+
+// planner knows the plans of the structs that it has begun, so that a type may hold itself.
+type planner map[reflect.Type]*plan
+
+func (pl planner) plan(t reflect.Type) *plan {
 	switch t.Kind() {
 	case reflect.Struct:
-		return planOfStruct(t)
+		return pl.object(t)
 	case reflect.Map:
 		if t.Key().Kind() == reflect.String {
-			return &plan{kind: kindMap, elem: planOf(t.Elem())}
+			return &plan{kind: kindMap, elem: pl.plan(t.Elem())}
 		}
 	case reflect.Slice:
 		if t.Elem().Kind() == reflect.Uint8 {
 			return &plan{kind: kindBase64}
 		}
-		return &plan{kind: kindList, elem: planOf(t.Elem())}
+		return &plan{kind: kindList, elem: pl.plan(t.Elem())}
 	case reflect.String:
 		return &plan{kind: kindText}
 	case reflect.Int, reflect.Int32, reflect.Int64:
@@ -72,16 +77,20 @@ func planOf(t reflect.Type) *plan {
 	panic("httpapi: no strict plan for a request with a " + t.String())
 }
 
-func planOfStruct(t reflect.Type) *plan {
+func (pl planner) object(t reflect.Type) *plan {
+	if p := pl[t]; p != nil {
+		return p
+	}
 	p := &plan{kind: kindObject, index: map[string]int{}}
+	pl[t] = p
 	var names []string
 	for f := range t.Fields() {
-		name, options, tagged := strings.Cut(f.Tag.Get("json"), ",")
+		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if !f.IsExported() || f.Anonymous || name == "" {
 			panic("httpapi: request field " + t.Name() + "." + f.Name + " needs a json name")
 		}
 		p.index[name] = len(p.members)
-		p.members = append(p.members, member{name, !tagged || options != "omitempty", planOf(f.Type)})
+		p.members = append(p.members, member{name, options != "omitempty", pl.plan(f.Type)})
 		names = append(names, name)
 	}
 	p.names = strings.Join(names, ", ")
