@@ -1,0 +1,58 @@
+package store
+
+import (
+	"context"
+	"errors"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/fault"
+)
+
+// classify is the driver's Classify, with the sorts that don't depend on the driver.
+func (b *Backend) classify(err error) Problem {
+	var injected *ProblemError
+	if errors.As(err, &injected) {
+		return injected.Problem
+	}
+	return b.Classify(err)
+}
+
+// translate makes a fault of an error of the database. The database's own text may quote values, so it is only reachable
+// by errors.As. A context that ended explains every error that came with it; faults pass as they are.
+func (b *Backend) translate(ctx context.Context, err error, doing string) error {
+	var f *fault.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &f):
+		return err
+	case ctx.Err() != nil:
+		return fault.Wrap("", context.Cause(ctx), doing)
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return fault.Wrap("", err, doing)
+	}
+	p := problems[b.classify(err)]
+	e := fault.Wrap(p.Code, err, doing+": "+p.Message)
+	e.Next = p.Next
+	return e
+}
+
+// unknown is ErrCommitUnknown with its cause.
+func unknown(cause error) error {
+	return fault.Wrap(api.CodeUnavailable, errors.Join(ErrCommitUnknown, cause), ErrCommitUnknown.Message).
+		WithNext(ErrCommitUnknown.Next)
+}
+
+// notFound and conflict are the two answers that are no failure of the database.
+func notFound(what string) error {
+	return fault.New(api.CodeNotFound, "there is no such "+what).WithField(what)
+}
+
+func taken(what string) error {
+	return fault.Newf(api.CodeConflict, "a %s of this name or id exists already", what).WithField(what)
+}
+
+func stale(what string) error {
+	return fault.Newf(api.CodeConflict, "the %s was changed by somebody else", what).WithField(what).
+		WithNext("read it again and decide anew")
+}
