@@ -46,6 +46,9 @@ var (
 		WithField("ciphertext").WithNext("check the key and the context; keyturn inspect shows what the ciphertext says of itself")
 	errMalformed = fault.New(api.CodeIntegrity, "reading a ciphertext: it isn't one of keyturn's, or it was changed or cut short").
 			WithField("ciphertext")
+	// ErrOpen is what Open answers to everything that it refuses, for services that see a reason of their own and must
+	// not say another.
+	ErrOpen = errOpen
 	// ErrDestroyed is what a Key answers after Destroy: the caller's copy is stale, fetch the key again.
 	ErrDestroyed = fault.New(api.CodeUnavailable, "using a key that was dropped from memory")
 )

@@ -67,12 +67,13 @@ func TestNewKeyDefaultsAndRefusals(t *testing.T) {
 		t.Errorf("the suite of a CBC key: %v, %v", k.Suite, err)
 	}
 	for field, spec := range map[string]Spec{
-		"name":      {Name: "../x"},
-		"purpose":   {Name: "x", Purpose: "PHI"},
-		"algorithm": {Name: "x", Algorithm: "rot13"},
-		"suite":     {Name: "x", Suite: envelope.SuiteCBC},
-		"period":    {Name: "x", Cryptoperiod: Cryptoperiod{Period: 1}},
-		"warn":      {Name: "x", Cryptoperiod: Cryptoperiod{Period: day, Warn: 2 * day}},
+		"name":          {Name: "../x"},
+		"purpose":       {Name: "x", Purpose: "PHI"},
+		"algorithm":     {Name: "x", Algorithm: "rot13"},
+		"suite":         {Name: "x", Suite: envelope.SuiteCBC},
+		"period":        {Name: "x", Cryptoperiod: Cryptoperiod{Period: 1}},
+		"maxOperations": {Name: "x", Cryptoperiod: Cryptoperiod{MaxOperations: 1 << 63}},
+		"warn":          {Name: "x", Cryptoperiod: Cryptoperiod{Period: day, Warn: 2 * day}},
 	} {
 		if _, err := NewKey(testID, spec, testNow); fault.CodeOf(err) != api.CodeInvalid || fault.FieldOf(err) != field {
 			t.Errorf("%s: %v", field, err)
@@ -94,7 +95,7 @@ func TestAdvisory_CVE_2026_55776(t *testing.T) {
 	for _, purpose := range []Purpose{"", "phi", "own-kind", "BAD"} {
 		for _, algorithm := range []Algorithm{"", AES256GCM, AES256CBCHMAC, "none"} {
 			for suite := range envelope.Suite(8) {
-				for _, c := range []Cryptoperiod{{}, {Period: DefaultPeriod}, {Period: -1}, {MaxOperations: 1}, {MaxBytes: 1<<64 - 1}} {
+				for _, c := range []Cryptoperiod{{}, {Period: DefaultPeriod}, {Period: -1}, {MaxOperations: 1}, {MaxBytes: 1<<63 - 1}, {MaxBytes: 1 << 63}} {
 					spec := Spec{Name: "matrix", Purpose: purpose, Algorithm: algorithm, Suite: suite, Cryptoperiod: c}
 					k, err := NewKey(testID, spec, testNow)
 					if err != nil {

@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -26,12 +27,21 @@ const (
 	// MinPeriod and MaxPeriod bound a cryptoperiod by age.
 	MinPeriod = time.Second
 	MaxPeriod = 36500 * day
+	// maxCount is the largest counter that both databases hold.
+	maxCount = math.MaxInt64
 )
 
 // Validate checks the bounds.
 func (c Cryptoperiod) Validate() error {
 	if c.Period != 0 && (c.Period < MinPeriod || c.Period > MaxPeriod) {
 		return badPeriod("the period is not between one second and 36500 days")
+	}
+	if c.Period%time.Microsecond != 0 {
+		return badPeriod("the period is finer than a microsecond")
+	}
+	if c.MaxOperations > maxCount || c.MaxBytes > maxCount {
+		return fault.New(api.CodeInvalid, "a limit of use is larger than 2^63-1").WithField("maxOperations").
+			WithNext("leave it out for no limit")
 	}
 	if c.Warn < 0 || c.Warn > c.Period {
 		return fault.New(api.CodeInvalid, "the warning age is not between zero and the period").WithField("warn")

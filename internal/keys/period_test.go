@@ -116,7 +116,7 @@ func TestClockFarBehindRefuses(t *testing.T) {
 }
 
 func TestCryptoperiodBounds(t *testing.T) {
-	for _, c := range []Cryptoperiod{{Period: -1}, {Period: 1}, {Period: MaxPeriod + 1}, {Warn: 1}, {Period: day, Warn: 2 * day}, {Period: day, Warn: -1}} {
+	for _, c := range []Cryptoperiod{{Period: -1}, {Period: 1}, {Period: time.Second + 1}, {Period: MaxPeriod + 1}, {Warn: 1}, {Period: day, Warn: 2 * day}, {Period: day, Warn: -1}} {
 		if _, err := NewKey(testID, Spec{Name: "x", Cryptoperiod: c}, testNow); fault.CodeOf(err) != api.CodeInvalid {
 			t.Errorf("%+v: %v", c, err)
 		}
