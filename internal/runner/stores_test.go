@@ -1,0 +1,209 @@
+package runner
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/jobs"
+	"github.com/keyturn/keyturn/internal/pgtest"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/store/postgres"
+	"github.com/keyturn/keyturn/internal/store/sqlite"
+)
+
+// place is where a store lies, so that it can be opened more than once and by other processes.
+type place struct {
+	dialect store.Dialect
+	at      string // path or URL
+}
+
+func (p place) open(ctx context.Context) (store.Store, error) {
+	if p.dialect == store.Postgres {
+		return postgres.Open(ctx, p.at, postgres.Config{})
+	}
+	return sqlite.Open(ctx, p.at, sqlite.Config{})
+}
+
+// config is that of one process on this place, with short times on PostgreSQL, where these tests wait for real.
+func (p place) config(node string) Config {
+	if p.dialect == store.SQLite {
+		return Config{Node: node, Exclusive: true}
+	}
+	return Config{Node: node, Poll: 50 * time.Millisecond, Sweep: 100 * time.Millisecond, Lease: 2 * time.Second}
+}
+
+// onEach runs a test on a fresh store of each kind.
+func onEach(t *testing.T, test func(*testing.T, place)) {
+	t.Run("sqlite", func(t *testing.T) {
+		test(t, place{store.SQLite, filepath.Join(t.TempDir(), "keyturn.db")})
+	})
+	t.Run("postgres", func(t *testing.T) {
+		test(t, place{store.Postgres, pgtest.Start(t).Database(t)})
+	})
+}
+
+func (p place) mustOpen(t *testing.T) store.Store {
+	t.Helper()
+	st, err := p.open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := st.Close(); err != nil {
+			t.Errorf("closing the store: %v", err)
+		}
+	})
+	return st
+}
+
+func TestRealStoresRunToTheEnd(t *testing.T) {
+	onEach(t, func(t *testing.T, p place) {
+		st, c := p.mustOpen(t), &counter{}
+		r := newRunner(t, st, p.config("one"), c)
+		start(t, r)
+		job := jobs.Job{Kind: "count", Total: 20, UniqueKey: "u", Subject: "dataset/x", Actor: "admin", Args: []byte(`{"a":1}`)}
+		id := enqueue(t, st, r, job).ID
+		if again := enqueue(t, st, r, job); again.ID != id {
+			t.Errorf("two unfinished jobs with one key")
+		}
+		j := wait(t, r, id)
+		if j.State != jobs.Done || j.Done != 20 || j.Epoch != 20 || j.Owner != "" || j.Started.Before(j.Created) || j.Finished.Before(j.Started) {
+			t.Errorf("%+v", j)
+		}
+		checkSteps(t, c.of(id), 20, 0)
+	})
+}
+
+func TestRealStoresPauseResumeCancelRetry(t *testing.T) {
+	onEach(t, func(t *testing.T, p place) {
+		st := p.mustOpen(t)
+		var r *Runner
+		var id string
+		c := atStep(4, func() { do(t, st, r, (*Runner).Pause, id) })
+		r = newRunner(t, st, p.config("one"), c)
+		id = enqueue(t, st, r, jobs.Job{Kind: "count", Total: 10}).ID
+		start(t, r)
+		if j := wait(t, r, id); j.State != jobs.Paused || j.Done != 5 {
+			t.Errorf("%+v", j)
+		}
+		c.mu.Lock()
+		c.at, c.before = 7, func(context.Context, *Run) error { c.before = nil; do(t, st, r, (*Runner).Cancel, id); return nil }
+		c.mu.Unlock()
+		do(t, st, r, (*Runner).Resume, id)
+		if j := wait(t, r, id); j.State != jobs.Cancelled || j.Done != 8 {
+			t.Errorf("%+v", j)
+		}
+		do(t, st, r, (*Runner).Retry, id)
+		if j := wait(t, r, id); j.State != jobs.Done {
+			t.Errorf("%+v", j)
+		}
+		checkSteps(t, c.of(id), 10, 0)
+	})
+}
+
+// P5 on the real stores: the process is cut off in the middle of a chunk.
+func TestRealStoresTakeUpWhatADeadProcessLeft(t *testing.T) {
+	onEach(t, func(t *testing.T, p place) {
+		st, c := p.mustOpen(t), &counter{}
+		left := dying(t, st, c)
+		cfg := p.config("lives")
+		if p.dialect == store.Postgres { // a lease of 30 s would be waited for: this process is told that it is later
+			cfg.Clock = func() time.Time { return time.Now().Add(time.Hour) }
+		}
+		r := newRunner(t, st, cfg, c)
+		start(t, r)
+		if j := wait(t, r, left.ID); j.State != jobs.Done {
+			t.Errorf("%+v", j)
+		}
+		checkSteps(t, c.of(left.ID), 10, 1)
+	})
+}
+
+// Two processes on one PostgreSQL: no step is done twice, every chunk has its own epoch, and both of them work (FAULTS row 6).
+func TestTwoProcessesOnOnePostgres(t *testing.T) {
+	p := place{store.Postgres, pgtest.Start(t).Database(t)}
+	st1, st2 := p.mustOpen(t), p.mustOpen(t)
+	var mu sync.Mutex
+	nodes := map[string]int{}
+	c := &counter{each: func(_ context.Context, run *Run) { mu.Lock(); defer mu.Unlock(); nodes[run.r.cfg.Node]++ }}
+	r1, r2 := newRunner(t, st1, p.config("one"), c), newRunner(t, st2, p.config("two"), c)
+	start(t, r1)
+	start(t, r2)
+	var ids []string
+	for i := range 40 {
+		st, r := st1, r1
+		if i%2 == 1 {
+			st, r = st2, r2
+		}
+		ids = append(ids, enqueue(t, st, r, jobs.Job{Kind: "count", Total: 10}).ID)
+	}
+	for _, id := range ids {
+		if j := wait(t, r2, id); j.State != jobs.Done || j.Epoch != 10 {
+			t.Errorf("%+v", j)
+		}
+		checkSteps(t, c.of(id), 10, 0)
+	}
+	if nodes["one"] == 0 || nodes["two"] == 0 {
+		t.Errorf("chunks by node: %v", nodes)
+	}
+}
+
+func TestThousandJobsAreDrained(t *testing.T) {
+	onEach(t, func(t *testing.T, p place) {
+		st, c := p.mustOpen(t), &counter{}
+		r := newRunner(t, st, p.config("one"), c)
+		const n = 1000
+		for range n / 100 { // before anything runs, 100 in a transaction
+			change(t, st, func(tx store.Tx) error {
+				for range 100 {
+					if _, err := r.Enqueue(t.Context(), tx, jobs.Job{Kind: "count", Total: 1}); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+		start(t, r)
+		begun := time.Now()
+		if left := drained(t, st, r); left != "" {
+			t.Fatal(left)
+		}
+		if got := len(c.steps); got != n {
+			t.Errorf("%d jobs ran, want %d", got, n)
+		}
+		t.Logf("%d jobs in %v", n, time.Since(begun))
+	})
+}
+
+// drained waits for every job that there is, and answers what is wrong.
+func drained(t *testing.T, st store.Store, r *Runner) string {
+	t.Helper()
+	var all []jobs.Job
+	var counts map[jobs.State]int
+	look := func() error {
+		return st.View(t.Context(), func(tx store.Tx) (err error) {
+			if counts, err = tx.CountJobs(t.Context()); err != nil {
+				return err
+			}
+			all, err = tx.Jobs(t.Context(), jobs.Filter{Limit: jobs.MaxLimit})
+			return err
+		})
+	}
+	if err := look(); err != nil {
+		return err.Error()
+	}
+	for _, j := range all {
+		wait(t, r, j.ID)
+	}
+	if err := look(); err != nil {
+		return err.Error()
+	}
+	if counts[jobs.Done] != len(all) || len(counts) != 1 {
+		return fmt.Sprintf("%d jobs, by state %v", len(all), counts)
+	}
+	return ""
+}
