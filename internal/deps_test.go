@@ -30,7 +30,7 @@ var floors = [][]string{
 	{"internal/keys", "internal/access", "internal/audit", "internal/jobs", "internal/datasets"},
 	{"internal/store", "internal/keyring", "internal/authn"},
 	{"internal/gate", "internal/runner"},
-	{"internal/kms", "internal/reencrypt"},
+	{"internal/kms", "internal/reencrypt", "internal/oversight"},
 	{"internal/httpapi"},
 	{"internal/server"},
 	{"embedded"},

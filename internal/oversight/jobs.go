@@ -1,0 +1,240 @@
+package oversight
+
+import (
+	"context"
+	"time"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/gate"
+	"github.com/keyturn/keyturn/internal/jobs"
+	"github.com/keyturn/keyturn/internal/store"
+)
+
+// Runner is what steering needs of package runner.
+type Runner interface {
+	Pause(ctx context.Context, tx store.Tx, id string) (jobs.Job, error)
+	Resume(ctx context.Context, tx store.Tx, id string) (jobs.Job, error)
+	Cancel(ctx context.Context, tx store.Tx, id string) (jobs.Job, error)
+	Retry(ctx context.Context, tx store.Tx, id string) (jobs.Job, error)
+	Wait(ctx context.Context, id string, onProgress func(jobs.Job)) (jobs.Job, error)
+}
+
+// JobsConfig is what Jobs is made of; everything is required.
+type JobsConfig struct {
+	Gate   Doorway
+	Store  store.Store
+	Runner Runner
+	// Work starts the runner of this process if it doesn't run yet: who resumes or watches a job wants it to go on.
+	Work  func()
+	Clock func() time.Time
+	// Counts makes the counts of a job that works on a dataset; nil for other kinds.
+	Counts func(jobs.Job) *api.DatasetRun
+}
+
+// Jobs is the service behind `keyturn job`. It is safe for concurrent use.
+type Jobs struct{ cfg JobsConfig }
+
+// NewJobs makes it.
+func NewJobs(cfg JobsConfig) *Jobs { return &Jobs{cfg} }
+
+func jobResource(id string) access.Resource { return access.Resource{Kind: access.KindJob, Name: id} }
+
+func reading(verb, id string) gate.Intent {
+	return gate.Intent{Action: access.JobRead, Type: audit.ConfigRead, Verb: verb, Resource: jobResource(id)}
+}
+
+// List is one page of the jobs that the caller may see, newest first; state is empty or one of jobs.States. Errors:
+// invalid for the state.
+func (s *Jobs) List(ctx context.Context, c *access.Caller, state, after string, limit int) (api.JobList, error) {
+	f := jobs.Filter{After: after, Limit: limit}
+	if state != "" {
+		if f.States = []jobs.State{jobs.State(state)}; !f.States[0].Valid() {
+			return api.JobList{}, fault.New(api.CodeInvalid, "the state is unknown").WithField("state").
+				WithNext("use one of queued, running, paused, cancelled, failed, done")
+		}
+	}
+	if after != "" && !jobs.ValidID(after) {
+		return api.JobList{}, fault.New(api.CodeInvalid, "the cursor is no job's id").WithField("after")
+	}
+	out := api.JobList{Jobs: []api.Job{}}
+	err := s.cfg.Gate.Use(ctx, c, reading("listed", ""), func(ctx context.Context, ev *audit.Event) error {
+		var page []jobs.Job
+		err := s.cfg.Store.View(ctx, func(tx store.Tx) (err error) {
+			page, err = tx.Jobs(ctx, f)
+			return err
+		})
+		for _, j := range page {
+			if access.Decide(c.Principal, access.JobRead, jobResource(j.ID)).Allowed {
+				out.Jobs = append(out.Jobs, s.view(j))
+			}
+		}
+		if len(page) == f.PageSize() {
+			out.Next = page[len(page)-1].ID
+		}
+		ev.Details.Count = uint64(len(out.Jobs))
+		return err
+	})
+	if err != nil {
+		return api.JobList{}, err
+	}
+	return out, nil
+}
+
+// Show is one job.
+func (s *Jobs) Show(ctx context.Context, c *access.Caller, id string) (out api.Job, err error) {
+	if err := checkID(id); err != nil {
+		return out, err
+	}
+	err = s.cfg.Gate.Use(ctx, c, reading("shown", id), func(ctx context.Context, ev *audit.Event) error {
+		j, err := s.read(ctx, id)
+		ev.Details.Job, ev.Details.Kind = id, j.Kind
+		out = s.view(j)
+		return err
+	})
+	return orNothing(out, err)
+}
+
+// Failures is a page of a job's dead-letter list.
+func (s *Jobs) Failures(ctx context.Context, c *access.Caller, id string, offset, limit int) (out api.JobFailureList, err error) {
+	if err := checkID(id); err != nil {
+		return out, err
+	}
+	out.Failures = []api.JobFailure{}
+	err = s.cfg.Gate.Use(ctx, c, reading("failures listed", id), func(ctx context.Context, ev *audit.Event) error {
+		ev.Details.Job = id
+		return s.cfg.Store.View(ctx, func(tx store.Tx) error {
+			if _, err := tx.Job(ctx, id); err != nil {
+				return err
+			}
+			page, total, err := tx.Failures(ctx, id, offset, limit)
+			for _, f := range page {
+				out.Failures = append(out.Failures, api.JobFailure{Item: f.Item, Column: f.Column, Reason: f.Reason, At: f.At})
+			}
+			out.Total = total
+			return err
+		})
+	})
+	return orNothing(out, err)
+}
+
+// Pause stops a job after its chunk; its place is kept.
+func (s *Jobs) Pause(ctx context.Context, c *access.Caller, id string) (api.Job, error) {
+	return s.steer(ctx, c, id, "paused", s.cfg.Runner.Pause)
+}
+
+// Resume lets a paused job run on.
+func (s *Jobs) Resume(ctx context.Context, c *access.Caller, id string) (api.Job, error) {
+	return s.steer(ctx, c, id, "resumed", s.cfg.Runner.Resume)
+}
+
+// Cancel ends a job after its chunk; what was done stays done.
+func (s *Jobs) Cancel(ctx context.Context, c *access.Caller, id string) (api.Job, error) {
+	return s.steer(ctx, c, id, "cancelled", s.cfg.Runner.Cancel)
+}
+
+// Retry runs a job that failed, was cancelled or left failures behind once more.
+func (s *Jobs) Retry(ctx context.Context, c *access.Caller, id string) (api.Job, error) {
+	return s.steer(ctx, c, id, "retried", s.cfg.Runner.Retry)
+}
+
+// steer is one wish and its event in one transaction.
+func (s *Jobs) steer(ctx context.Context, c *access.Caller, id, verb string,
+	wish func(context.Context, store.Tx, string) (jobs.Job, error)) (api.Job, error) {
+	if err := checkID(id); err != nil {
+		return api.Job{}, err
+	}
+	var j jobs.Job
+	in := gate.Intent{Action: access.JobControl, Type: audit.System, Verb: verb, Resource: jobResource(id)}
+	err := s.cfg.Gate.Change(ctx, c, in, func(ctx context.Context, tx store.Tx, ev *audit.Event) (err error) {
+		j, err = wish(ctx, tx, id)
+		ev.Details.Job, ev.Details.Kind, ev.Details.State = id, j.Kind, string(j.State)
+		return err
+	})
+	if err != nil {
+		return api.Job{}, err
+	}
+	if !j.State.Final() {
+		s.cfg.Work()
+	}
+	return s.view(j), nil
+}
+
+// Watch calls each with the job now and after every change, until it is settled (ended or paused) or ctx ends. An error
+// of each ends it too.
+func (s *Jobs) Watch(ctx context.Context, c *access.Caller, id string, each func(api.Job) error) error {
+	if err := checkID(id); err != nil {
+		return err
+	}
+	err := s.cfg.Gate.Use(ctx, c, reading("watched", id), func(ctx context.Context, ev *audit.Event) error {
+		j, err := s.read(ctx, id)
+		ev.Details.Job, ev.Details.Kind = id, j.Kind
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.cfg.Work()
+	allowed := newStill(s.cfg.Store, s.cfg.Clock, c, access.JobRead, jobResource(id))
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var failed error
+	_, err = s.cfg.Runner.Wait(ctx, id, func(j jobs.Job) {
+		if failed != nil {
+			return
+		}
+		if failed = allowed.allowed(ctx); failed == nil {
+			failed = each(s.view(j))
+		}
+		if failed != nil {
+			stop(failed)
+		}
+	})
+	if failed != nil {
+		return failed
+	}
+	return err
+}
+
+func (s *Jobs) read(ctx context.Context, id string) (j jobs.Job, err error) {
+	err = s.cfg.Store.View(ctx, func(tx store.Tx) (err error) {
+		j, err = tx.Job(ctx, id)
+		return err
+	})
+	return j, err
+}
+
+// checkID refuses what can't be a job's id, before it is looked up or recorded.
+func checkID(id string) error {
+	if !jobs.ValidID(id) {
+		return fault.New(api.CodeNotFound, "there is no such job: its id is 24 characters").WithField("job").WithNext("see keyturn job list")
+	}
+	return nil
+}
+
+// view is a job as the wire has it.
+func (s *Jobs) view(j jobs.Job) api.Job {
+	return api.Job{
+		ID: j.ID, Kind: j.Kind, State: string(j.State), Subject: j.Subject, Done: j.Done, Total: j.Total, Created: j.Created,
+		Started: present(j.Started), Finished: present(j.Finished), Error: j.Error, Attempts: j.Attempts, Actor: j.Actor, Run: s.cfg.Counts(j),
+	}
+}
+
+// present is nil for an absent time.
+func present(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+// orNothing keeps what was read from leaving when it could not be recorded.
+func orNothing[T any](v T, err error) (T, error) {
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	return v, nil
+}
