@@ -34,7 +34,7 @@ var floors = [][]string{
 	{"internal/httpapi"},
 	{"internal/server"},
 	{"embedded"},
-	{"keyturntest"},
+	{"keyturntest", "internal/demo"},
 	{"cmd/keyturn"},
 }
 
@@ -52,9 +52,9 @@ func isHarness(room string) bool {
 
 // fences says who alone may import a package from outside the house (prefix match): rooms or their drivers.
 var fences = map[string][]string{
-	"database/sql":               {".", "internal/store", "internal/reencrypt", "internal/runner", "cmd/keyturn"}, // SDK: driver.Valuer; runner: River's *sql.Tx; cmd: the demo's own application
+	"database/sql":               {".", "internal/store", "internal/reencrypt", "internal/runner", "internal/demo"}, // SDK: driver.Valuer; runner: River's *sql.Tx; demo: its own application
 	"github.com/jackc/pgx":       {"internal/store", "internal/reencrypt"},
-	"modernc.org/sqlite":         {"internal/store", "internal/reencrypt", "cmd/keyturn"},
+	"modernc.org/sqlite":         {"internal/store", "internal/reencrypt", "internal/demo"},
 	"net/http":                   {".", "internal/authn", "internal/httpapi", "internal/server", "embedded", "cmd/keyturn"},
 	"github.com/riverqueue":      {"internal/runner", "internal/store"},
 	"github.com/spf13/cobra":     {"cmd/keyturn"},
@@ -75,7 +75,7 @@ var fences = map[string][]string{
 	"github.com/go-playground/":  {"internal/server"},
 	"github.com/robfig/cron":     {"internal/runner", "internal/jobs"},
 	"crypto/sha1":                {},
-	"math/rand":                  {"cmd/keyturn"}, // the demo's fictitious patients
+	"math/rand":                  {"internal/demo", "internal/runner"}, // fictitious patients; jitter
 	"golang.org/x/crypto/argon2": {"internal/authn"},
 }
 
