@@ -1,0 +1,230 @@
+package main
+
+import (
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keyturn/keyturn/api"
+)
+
+func datasetCommand(a *app) *cobra.Command {
+	return noun("dataset", "Encrypt columns of a database, and move them from key version to key version",
+		`A dataset is a table of yours with columns that hold ciphertexts. keyturn encrypts it while your application keeps writing,
+re-encrypts it after a rotation, and counts what stands under which version.`,
+		`  keyturn dataset add patients --db postgres://app@db.example.org/clinic --table patients --column ssn=phi
+  keyturn dataset encrypt patients
+  keyturn dataset census patients`,
+		datasetAdd(a), datasetList(a), datasetShow(a), datasetRemove(a), datasetCensus(a),
+		datasetRun(a, works["encrypt"]), datasetRun(a, works["reencrypt"]), datasetRun(a, works["verify"]), datasetRun(a, works["decrypt"]),
+	)
+}
+
+func datasetAdd(a *app) *cobra.Command {
+	var in api.AddDatasetRequest
+	var dbFile string
+	var columns, context []string
+	cmd := &cobra.Command{
+		Use:   "add NAME",
+		Short: "Register a table with columns that keyturn protects",
+		Long: `Registers a table. Table, columns and primary key are looked at and nothing is changed. What work on the table will do to the
+database is said in the notes.
+
+The connection URL is sealed in the store and shown without its password. To keep a password off the command line, where
+other users of the machine can read it, use --db-file or --db-env.
+
+The context template binds every ciphertext to its place, so that one moved to another row doesn't open. {table}, {column},
+{pk} and {pk.NAME} stand for the row's own; the default binds table, column and the whole primary key.`,
+		Example: `  keyturn dataset add patients --db sqlite:///srv/clinic.db --table patients --column ssn=phi --column notes=phi
+  keyturn dataset add orders --db-env ORDERS_DB --table shop.orders --pk tenant,id --column card=pii --context tenant={pk.tenant} --context id={pk.id}`,
+		Args: args("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			in.Name = args[0]
+			if err := a.databaseURL(&in, dbFile); err != nil {
+				return err
+			}
+			if in.Columns, err = pairs("column", columns); err != nil {
+				return err
+			}
+			if in.Context, err = pairs("context", context); err != nil {
+				return err
+			}
+			return a.with(cmd.Context(), func(s *store) error {
+				d, err := s.AddDataset(cmd.Context(), in)
+				return a.showDataset(d, err)
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&in.DB, "db", "", "the database's `URL`: postgres://USER@HOST/DATABASE or sqlite:///PATH")
+	f.StringVar(&dbFile, "db-file", "", "read the database's URL from this `file`, or from stdin with -")
+	f.StringVar(&in.DBEnv, "db-env", "", "the environment `variable` of the server that holds the database's URL")
+	f.StringVar(&in.Table, "table", "", "the `table`, or SCHEMA.TABLE (required)")
+	f.StringSliceVar(&in.PK, "pk", nil, "the primary key's `columns` (default: the table's own)")
+	f.StringArrayVar(&columns, "column", nil, "a column and its key, `COLUMN=KEY`; may be repeated (required)")
+	f.StringArrayVar(&context, "context", nil, "what every ciphertext is bound to, `NAME=TEMPLATE`; may be repeated")
+	return cmd
+}
+
+// databaseURL fills in the connection, from one place exactly, and warns of a password that stands on the command line.
+func (a *app) databaseURL(in *api.AddDatasetRequest, file string) error {
+	given := 0
+	for _, s := range []string{in.DB, in.DBEnv, file} {
+		if s != "" {
+			given++
+		}
+	}
+	if given != 1 {
+		return usage("db", "dataset add: exactly one of --db, --db-file and --db-env names the database")
+	}
+	if file != "" {
+		b, err := a.readInput(file, "database URL", 4096)
+		if err != nil {
+			return err
+		}
+		in.DB = strings.TrimSpace(string(b))
+		return nil
+	}
+	if u, err := url.Parse(in.DB); err == nil && u.User != nil {
+		if _, has := u.User.Password(); has {
+			a.note("keyturn: warning: other users of this machine can read the password in --db; use --db-file or --db-env")
+		}
+	}
+	return nil
+}
+
+func datasetList(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List the datasets",
+		Long:    "Lists every registered dataset with its table and columns.",
+		Example: "  keyturn dataset list",
+		Args:    args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.with(cmd.Context(), func(s *store) error {
+				list, err := s.Datasets(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return a.show(list, func(t *table) {
+					if len(list.Datasets) == 0 {
+						t.line("No datasets yet. Register one: keyturn dataset add NAME")
+						return
+					}
+					t.row("DATASET", "DATABASE", "TABLE", "COLUMNS")
+					for _, d := range list.Datasets {
+						t.row(d.Dataset, d.Database, d.Table, columnsOf(d))
+					}
+				})
+			})
+		},
+	}
+}
+
+func columnsOf(d api.Dataset) string {
+	var parts []string
+	for _, c := range d.Columns {
+		parts = append(parts, c.Column+"="+c.Key)
+	}
+	return strings.Join(parts, " ")
+}
+
+func datasetShow(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "show NAME", Short: "Show a dataset",
+		Long:    "Shows a dataset: where it is, its columns and keys, and what its ciphertexts are bound to.",
+		Example: "  keyturn dataset show patients",
+		Args:    args("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd.Context(), func(s *store) error {
+				d, err := s.Dataset(cmd.Context(), args[0])
+				return a.showDataset(d, err)
+			})
+		},
+	}
+}
+
+func (a *app) showDataset(d api.Dataset, err error) error {
+	if err != nil {
+		return err
+	}
+	return a.show(d, func(t *table) {
+		t.row("dataset", d.Dataset)
+		t.row("database", d.Database)
+		t.row("table", d.Table)
+		t.row("primary key", strings.Join(d.PK, ", "))
+		for _, c := range d.Columns {
+			t.row("column", c.Column+" under key "+c.Key+" ("+c.Type+")")
+		}
+		for _, name := range slices.Sorted(maps.Keys(d.Context)) {
+			t.row("context", name+"="+d.Context[name])
+		}
+		for _, n := range d.Notes {
+			t.line("note: %s", n)
+		}
+	})
+}
+
+func datasetRemove(a *app) *cobra.Command {
+	var yes bool
+	return withFlags(&cobra.Command{
+		Use: "remove NAME", Short: "Forget a dataset; its rows stay as they are",
+		Long: `Forgets a dataset. Its rows stay as they are, and no longer keep a key version from being destroyed: what is still sealed
+under it then would be lost. Asks first.`,
+		Example: "  keyturn dataset remove patients",
+		Args:    args("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.confirm(yes, "Forgetting dataset %s: its ciphertexts no longer keep a key version from being destroyed", printable(args[0])); err != nil {
+				return err
+			}
+			return a.with(cmd.Context(), func(s *store) error {
+				if err := s.RemoveDataset(cmd.Context(), args[0]); err != nil {
+					return err
+				}
+				removed := struct {
+					Removed string `json:"removed"`
+				}{args[0]}
+				return a.show(removed, func(t *table) { t.line("Dataset %s is forgotten.", args[0]) })
+			})
+		},
+	}, func(cmd *cobra.Command) { cmd.Flags().BoolVar(&yes, "yes", false, "don't ask") })
+}
+
+func datasetCensus(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "census NAME", Short: "Count what a dataset's values stand under now",
+		Long: `Counts, in the database itself and after making it durable, how many values of each column stand under which key version, and
+how many are null, still plaintext, or unreadable.`,
+		Example: "  keyturn dataset census patients\n  keyturn dataset census patients --json | jq '.columns[].versions'",
+		Args:    args("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd.Context(), func(s *store) error {
+				c, err := s.Census(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				return a.show(c, func(t *table) { censusTable(t, c) })
+			})
+		},
+	}
+}
+
+func censusTable(t *table, c api.Census) {
+	t.line("%s: %s rows, counted %s", c.Dataset, grouped(c.Rows), cell(c.TakenAt))
+	t.row("COLUMN", "STANDS UNDER", "STATE", "ROWS")
+	for _, col := range c.Columns {
+		for _, v := range col.Versions {
+			t.row(col.Column, v.Key+" version "+cell(v.Version), v.State, v.Rows)
+		}
+		for _, other := range []struct {
+			name string
+			rows int64
+		}{{"null", col.Null}, {"plaintext", col.Plaintext}, {"unreadable", col.Unreadable}} {
+			if other.rows > 0 {
+				t.row(col.Column, other.name, "", other.rows)
+			}
+		}
+	}
+}

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keyturn/keyturn"
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/fault"
+)
+
+// work is a verb that runs a job over a dataset.
+type work struct {
+	verb, short, long, example string
+	destroys, samples          bool
+	call                       func(*keyturn.Client, context.Context, string, api.DatasetRunRequest) (api.DatasetRun, error)
+}
+
+// works is the table of these verbs.
+var works = map[string]work{
+	"encrypt": {
+		verb: "encrypt", short: "Seal every plaintext value of a dataset",
+		long: "Seals every value that is still plaintext, row by row, by compare-and-swap: what the application writes meanwhile\nstays. Values that are sealed already, and nulls, are left alone.",
+		call: (*keyturn.Client).EncryptDataset,
+		example: `  keyturn dataset encrypt patients
+  keyturn dataset encrypt patients --dry-run`,
+	},
+	"reencrypt": {
+		verb: "reencrypt", short: "Bring every value under its key's active version",
+		long: "Moves every value that stands under an older version to the active one, while the application goes on writing. It ends\nwhen a sweep over the whole table finds no old version. Kill it at any moment and run it again: it goes on where it was.",
+		call: (*keyturn.Client).ReencryptDataset,
+		example: `  keyturn dataset reencrypt patients
+  keyturn dataset reencrypt patients --unthrottled --workers 4
+  keyturn dataset reencrypt patients --detach`,
+	},
+	"verify": {
+		verb: "verify", short: "Open a dataset's values and count those that don't open",
+		long: "Opens every value, or every Nth, and counts those that don't open. Nothing is written. Exit status 6 when any doesn't.",
+		call: (*keyturn.Client).VerifyDataset, samples: true,
+		example: `  keyturn dataset verify patients
+  keyturn dataset verify patients --sample 100`,
+	},
+	"decrypt": {
+		verb: "decrypt", short: "Put every value of a dataset back into clear",
+		long: "Opens every value and writes the plaintext back: afterwards the database protects nothing. Asks first.",
+		call: (*keyturn.Client).DecryptDataset, destroys: true,
+		example: `  keyturn dataset decrypt patients --dry-run
+  keyturn dataset decrypt patients --yes`,
+	},
+}
+
+func datasetRun(a *app, w work) *cobra.Command {
+	var in api.DatasetRunRequest
+	var detach, yes bool
+	cmd := &cobra.Command{
+		Use: w.verb + " NAME", Short: w.short, Example: w.example,
+		Long: w.long + "\n\nWaits and shows the progress. Ctrl-C leaves a job that can go on. With --detach a server takes it over at once.",
+		Args: args("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, name := cmd.Context(), args[0]
+			if w.destroys && !in.DryRun {
+				if err := a.confirm(yes, "Writing the values of dataset %s back in clear", printable(name)); err != nil {
+					return err
+				}
+			}
+			return a.with(ctx, func(s *store) error {
+				if detach && s.embedded {
+					return errNobodyRuns
+				}
+				run, err := w.call(s.Client, ctx, name, in)
+				if err != nil {
+					return err
+				}
+				if detach {
+					return a.show(run, func(t *table) {
+						t.line("Job %s was handed to the server. Follow it: keyturn job watch %s", run.Job, run.Job)
+					})
+				}
+				return a.follow(ctx, s, run.Job, "dataset "+w.verb+" "+name, w.samples)
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.IntVar(&in.Workers, "workers", 0, "how many `goroutines` write at once (default 2)")
+	f.IntVar(&in.BatchSize, "batch-size", 0, "how many `rows` are read at once (default 200, unthrottled 5000)")
+	f.IntVar(&in.Rate, "rate", 0, "at most so many `rows` a second (default 15000)")
+	f.BoolVar(&in.Unthrottled, "unthrottled", false, "take all that the database gives, whatever the application feels of it")
+	f.BoolVar(&in.DryRun, "dry-run", false, "count what would be done and write nothing")
+	f.BoolVar(&detach, "detach", false, "return at once and leave the job to the server")
+	if w.samples {
+		f.IntVar(&in.Sample, "sample", 0, "open every `N`th value only (default: all)")
+	}
+	if w.destroys {
+		f.BoolVar(&yes, "yes", false, "don't ask")
+	}
+	return cmd
+}
+
+// errNobodyRuns refuses --detach where this process alone could do the work.
+var errNobodyRuns = fault.New(api.CodeWrongState, "detaching from the job: no server runs on this directory, so nobody would carry it on").
+	WithField("detach").WithNext("leave --detach away, or start a server: keyturn serve")
+
+// follow watches a job to its end and prints the counts. what names the command for going on after an interruption; with
+// values, rows that failed are an integrity failure.
+func (a *app) follow(ctx context.Context, s *store, id, what string, values bool) error {
+	bar := newProgress(a, what)
+	var last api.Job
+	for job, err := range s.WatchJob(ctx, id) {
+		if err != nil {
+			bar.end(last)
+			return a.interrupted(ctx, s, err, id, what)
+		}
+		last = job
+		bar.update(job)
+	}
+	bar.end(last)
+	if ctx.Err() != nil {
+		return a.interrupted(ctx, s, ctx.Err(), id, what)
+	}
+	if err := a.showRun(last); err != nil {
+		return err
+	}
+	return outcomeOf(last, values)
+}
+
+// interrupted says how to go on with a job that nobody waits for any more.
+func (a *app) interrupted(ctx context.Context, s *store, err error, id, what string) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	next := "the job keeps its place; go on with: keyturn " + what
+	if !s.embedded {
+		next = "the server goes on with the job; follow it: keyturn job watch " + id + ", stop it: keyturn job pause " + id
+	}
+	return fault.Wrap(api.CodeCancelled, context.Cause(ctx), "interrupted").WithNext(next)
+}
+
+// showRun prints a dataset job's counts, and any other job as it is.
+func (a *app) showRun(j api.Job) error {
+	if j.Run == nil {
+		return a.showJob(j, nil)
+	}
+	r := *j.Run
+	return a.show(r, func(t *table) {
+		t.row("job", r.Job)
+		t.row("state", r.State)
+		t.row("rows", r.Rows)
+		t.row(map[bool]string{false: "changed", true: "would change"}[r.DryRun], r.Changed)
+		t.row("skipped", r.Skipped)
+		t.row("conflicts", r.Conflicts)
+		t.row("failed", r.Failed)
+		t.row("seconds", fmt.Sprintf("%.1f (%s rows/s)", r.Seconds, grouped(int64(r.RowsPerSecond))))
+	})
+}
+
+// outcomeOf is the status of a command that waited for a job.
+func outcomeOf(j api.Job, values bool) error {
+	failed := int64(0)
+	if j.Run != nil {
+		failed = j.Run.Failed
+	}
+	switch {
+	case j.State == "paused":
+		return fault.Newf(api.CodeWrongState, "waiting for job %s: it is paused", j.ID).WithNext("keyturn job resume " + j.ID)
+	case j.State == "cancelled":
+		return fault.Newf(api.CodeCancelled, "waiting for job %s: it was cancelled", j.ID).WithNext("what is done stays done; run the command again to go on")
+	case j.State == "failed":
+		return fault.Newf(api.CodeInternal, "running job %s: %s", j.ID, j.Error).WithNext("mend what it names, then: keyturn job retry " + j.ID)
+	case failed > 0 && values:
+		return fault.Newf(api.CodeIntegrity, "verifying: %d values don't open", failed).WithNext("keyturn job show " + j.ID + " lists them")
+	case failed > 0:
+		return fault.Newf(api.CodeInternal, "running job %s: %d rows could not be done and were left as they are", j.ID, failed).
+			WithNext("keyturn job show " + j.ID + " lists them and says why; afterwards: keyturn job retry " + j.ID)
+	}
+	return nil
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"golang.org/x/term"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/fault"
+)
+
+// isTerminal says whether somebody is looking at w, or typing into it.
+func isTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// readInput reads a whole value of at most limit bytes from a file, or from stdin when no file is named. At a terminal
+// it asks for the value with the echo off.
+func (a *app) readInput(file, what string, limit int) ([]byte, error) {
+	if file != "" && file != "-" {
+		f, err := openFile(file, "opening the input file", "in")
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return readAll(f, what, limit)
+	}
+	if f, ok := a.in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		fmt.Fprintf(a.err, "%s (not shown): ", what)
+		b, err := term.ReadPassword(int(f.Fd()))
+		fmt.Fprintln(a.err)
+		if err != nil {
+			return nil, fault.Wrap(api.CodeInvalid, err, "reading from the terminal")
+		}
+		return b, nil
+	}
+	return readAll(a.in, what, limit)
+}
+
+func readAll(r io.Reader, what string, limit int) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
+	if err != nil {
+		return nil, fault.Wrapf(api.CodeUnavailable, err, "reading the %s", what)
+	}
+	if len(b) > limit {
+		return nil, fault.Newf(api.CodeTooLarge, "reading the %s: it is longer than %d bytes", what, limit).
+			WithField(what).WithNext("split it, or seal it in your program with the SDK's Envelope")
+	}
+	return b, nil
+}
+
+// createPrivate makes a file that only its owner may read; one that exists is never overwritten.
+func createPrivate(file string) (*os.File, error) {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, fileFault(err, "making the output file", "out")
+	}
+	return f, nil
+}
+
+// openFile is os.Open with our errors.
+func openFile(path, doing, field string) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fileFault(err, doing, field)
+	}
+	return f, nil
+}
+
+// fileFault says what went wrong with a file that the user named.
+func fileFault(err error, doing, field string) error {
+	code := api.CodeUnavailable
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		code = api.CodeNotFound
+	case errors.Is(err, fs.ErrPermission):
+		code = api.CodeDenied
+	case errors.Is(err, fs.ErrExist):
+		code = api.CodeConflict
+	}
+	return fault.Wrap(code, err, doing).WithField(field)
+}
+
+// toFile runs f with stdout sent to a file, when one is named: complete and on disk, or not there at all.
+func (a *app) toFile(file string, f func() error) error {
+	if file == "" || file == "-" {
+		return f()
+	}
+	out, err := createPrivate(file)
+	if err != nil {
+		return err
+	}
+	before := a.out
+	buffered := bufio.NewWriterSize(out, 64<<10)
+	a.out = buffered
+	err = f()
+	a.out = before
+	var partial exit
+	if err == nil || errors.As(err, &partial) {
+		if werr := errors.Join(buffered.Flush(), out.Sync()); werr != nil {
+			err = writing(werr)
+		}
+	}
+	if cerr := out.Close(); err == nil {
+		err = writing(cerr)
+	}
+	if err != nil && !errors.As(err, &partial) {
+		_ = os.Remove(file)
+	}
+	return err
+}
+
+// confirm asks before something that can't be taken back. Where nobody can answer, --yes is the answer.
+func (a *app) confirm(yes bool, format string, args ...any) error {
+	if yes {
+		return nil
+	}
+	question := fmt.Sprintf(format, args...)
+	in, ok := a.in.(*os.File)
+	if !ok || !term.IsTerminal(int(in.Fd())) || !a.terminal {
+		return usage("yes", "%s: this needs a confirmation", question).WithNext("say --yes to do it without being asked")
+	}
+	fmt.Fprintf(a.err, "%s. Go on? [y/N] ", question)
+	answer, err := bufio.NewReader(in).ReadString('\n')
+	if err != nil && answer == "" {
+		return fault.Wrap(api.CodeCancelled, err, "asking for a confirmation")
+	}
+	if answer = strings.ToLower(strings.TrimSpace(answer)); answer != "y" && answer != "yes" {
+		return fault.New(api.CodeCancelled, "not confirmed: nothing was done")
+	}
+	return nil
+}
+
+// pairs reads repeated NAME=VALUE flags into a map.
+func pairs(flag string, given []string) (map[string]string, error) {
+	if len(given) == 0 {
+		return nil, nil
+	}
+	m := make(map[string]string, len(given))
+	for _, text := range given {
+		name, value, ok := strings.Cut(text, "=")
+		if !ok || name == "" {
+			return nil, usage(flag, "reading --%s: it is written NAME=VALUE", flag)
+		}
+		if _, twice := m[name]; twice {
+			return nil, usage(flag, "reading --%s: a name is given twice", flag)
+		}
+		m[name] = value
+	}
+	return m, nil
+}

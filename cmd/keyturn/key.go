@@ -1,0 +1,211 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keyturn/keyturn"
+	"github.com/keyturn/keyturn/api"
+)
+
+func keyCommand(a *app) *cobra.Command {
+	return noun("key", "Make keys, rotate them, and lead their versions through their life",
+		`A key has a name, a purpose and versions; exactly one version is active and protects. Older versions go on opening what
+they sealed until they are disabled, compromised or destroyed.`,
+		`  keyturn key create phi --purpose phi --period 90d
+  keyturn key rotate phi
+  keyturn key destroy phi --version 1`,
+		keyCreate(a), keyList(a), keyShow(a), keyRotate(a),
+		keyMove(a, moves["suspend"]), keyMove(a, moves["resume"]), keyMove(a, moves["disable"]),
+		keyMove(a, moves["compromise"]), keyMove(a, moves["destroy"]), keyMove(a, moves["undestroy"]),
+		keyDerive(a), keyDatakey(a), keyImport(a), keyExport(a),
+	)
+}
+
+func keyCreate(a *app) *cobra.Command {
+	var in api.CreateKeyRequest
+	cmd := &cobra.Command{
+		Use:   "create NAME",
+		Short: "Make a key with its first version, active at once",
+		Long: `Makes a key. Its first version is active at once and protects until the period, or a number of operations or bytes, is
+reached. Names are lower-case letters, digits, '_', '.' and '-', up to 128.`,
+		Example: `  keyturn key create phi --purpose phi --period 90d
+  keyturn key create user_pii --purpose pii --suite 2
+  keyturn key create legacy --algorithm aes-256-cbc-hmac-sha256`,
+		Args: args("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			in.Name = args[0]
+			return a.with(cmd.Context(), func(s *store) error {
+				k, err := s.CreateKey(cmd.Context(), in)
+				return a.showKey(k, err)
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&in.Purpose, "purpose", "", "what the key protects: data (default), phi, pii, audit, backup, credentials or a `word` of yours")
+	f.StringVar(&in.Algorithm, "algorithm", "", "the `algorithm`: aes-256-gcm (default) or aes-256-cbc-hmac-sha256")
+	f.IntVar(&in.Suite, "suite", 0, "the ciphertext `suite`: 1 (default), 2 for narrow columns, 4 for AES-256-CBC")
+	f.StringVar(&in.Period, "period", "", "how long a version protects, a `duration` such as 90d (default) or 12h")
+	f.Uint64Var(&in.MaxOperations, "max-operations", 0, "after how many `operations` a version stops protecting; 0 for no limit")
+	f.Uint64Var(&in.MaxBytes, "max-bytes", 0, "after how many `bytes` a version stops protecting; 0 for no limit")
+	f.BoolVar(&in.SuspendedDecrypts, "suspended-decrypts", false, "let suspended versions go on opening what they sealed")
+	return cmd
+}
+
+func keyList(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "list",
+		Short:   "List the keys",
+		Long:    "Lists every key that the caller may know of, in name order, with its active version.",
+		Example: "  keyturn key list\n  keyturn key list --json | jq -r '.keys[].name'",
+		Args:    args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.with(cmd.Context(), func(s *store) error {
+				list := api.KeyList{Keys: []api.Key{}}
+				for k, err := range s.AllKeys(cmd.Context()) {
+					if err != nil {
+						return err
+					}
+					list.Keys = append(list.Keys, k)
+				}
+				return a.show(list, func(t *table) { keyTable(t, list.Keys) })
+			})
+		},
+	}
+}
+
+func keyTable(t *table, keys []api.Key) {
+	if len(keys) == 0 {
+		t.line("No keys yet. Make one: keyturn key create NAME")
+		return
+	}
+	t.row("NAME", "PURPOSE", "ACTIVE", "VERSIONS", "PERIOD", "EXPIRES", "OPERATIONS")
+	for _, k := range keys {
+		active, expires, operations := "none", any("-"), uint64(0)
+		for _, v := range k.Versions {
+			if v.State == "active" {
+				active, expires = fmt.Sprint(v.Version), v.Expires
+			}
+			operations += v.Operations
+		}
+		t.row(k.Name, k.Purpose, active, len(k.Versions), k.Period, expires, operations)
+	}
+}
+
+func keyShow(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "show NAME",
+		Short:   "Show a key and its versions",
+		Long:    "Shows a key with every version: its state, since when, until when, and what it has protected.",
+		Example: "  keyturn key show phi\n  keyturn key show phi --json | jq '.versions[] | select(.state == \"active\")'",
+		Args:    args("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd.Context(), func(s *store) error {
+				k, err := s.Key(cmd.Context(), args[0])
+				return a.showKey(k, err)
+			})
+		},
+	}
+}
+
+func keyRotate(a *app) *cobra.Command {
+	var in api.RotateKeyRequest
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "rotate NAME",
+		Short: "Make a new active version; the old ones go on opening",
+		Long: `Makes a new version, which protects from now on. The version before is deactivated: it opens what it sealed and seals no
+more. No data is touched; move what stands under the old version with 'keyturn dataset reencrypt'.`,
+		Example: `  keyturn key rotate phi
+  keyturn key rotate phi --emergency --reason "laptop stolen"
+  keyturn key rotate --all --emergency --reason "laptop stolen"`,
+		Args: func(cmd *cobra.Command, given []string) error {
+			if all {
+				return args()(cmd, given)
+			}
+			return args("NAME")(cmd, given)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if all {
+				return a.rotateAll(cmd, in)
+			}
+			return a.with(cmd.Context(), func(s *store) error {
+				k, err := s.RotateKey(cmd.Context(), args[0], in)
+				return a.showKey(k, err)
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&in.Reason, "reason", "", "`why`, for the audit log")
+	f.BoolVar(&in.Emergency, "emergency", false, "mark the rotation as an emergency; needs --reason")
+	f.Uint32Var(&in.IfVersion, "if-version", 0, "refuse unless this `version` is the active one now")
+	f.BoolVar(&all, "all", false, "rotate every key")
+	return cmd
+}
+
+// rotateAll rotates key after key. One that can't be rotated, as without an active version, doesn't keep the others
+// from it; the first refusal is the command's.
+func (a *app) rotateAll(cmd *cobra.Command, in api.RotateKeyRequest) error {
+	return a.with(cmd.Context(), func(s *store) error {
+		list := api.KeyList{Keys: []api.Key{}}
+		var refused error
+		for k, err := range s.AllKeys(cmd.Context()) {
+			if err != nil {
+				return err
+			}
+			rotated, err := s.RotateKey(cmd.Context(), k.Name, in)
+			if err != nil {
+				message, _, _ := keyturn.Explain(err)
+				a.note("%s: %s", k.Name, printable(message))
+				if refused == nil {
+					refused = err
+				}
+				continue
+			}
+			list.Keys = append(list.Keys, rotated)
+		}
+		if err := a.show(list, func(t *table) { keyTable(t, list.Keys) }); err != nil {
+			return err
+		}
+		return refused
+	})
+}
+
+// showKey prints a key, unless the call that made it failed.
+func (a *app) showKey(k api.Key, err error) error {
+	if err != nil {
+		return err
+	}
+	return a.show(k, func(t *table) {
+		t.row("key", k.Name)
+		t.row("id", k.ID)
+		t.row("purpose", k.Purpose)
+		t.row("algorithm", fmt.Sprintf("%s, suite %d", k.Algorithm, k.Suite))
+		t.row("period", limits(k))
+		t.line("")
+		t.row("VERSION", "STATE", "ACTIVATED", "EXPIRES", "DESTROYED ON", "OPERATIONS", "BYTES")
+		for _, v := range k.Versions {
+			t.row(v.Version, v.State, v.Activated, v.Expires, v.DestroyAt, v.Operations, v.Bytes)
+		}
+	})
+}
+
+// limits is the cryptoperiod in words.
+func limits(k api.Key) string {
+	var parts []string
+	if k.Period != "" {
+		parts = append(parts, k.Period)
+	}
+	if k.MaxOperations > 0 {
+		parts = append(parts, grouped(int64(k.MaxOperations))+" operations")
+	}
+	if k.MaxBytes > 0 {
+		parts = append(parts, grouped(int64(k.MaxBytes))+" bytes")
+	}
+	if len(parts) == 0 {
+		return "no limit"
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keyturn/keyturn"
+	"github.com/keyturn/keyturn/api"
+)
+
+// move is a verb that leads one version from a state to another.
+type move struct {
+	verb, short, long, example string
+	needsReason, destroys      bool
+	call                       func(*keyturn.Client, context.Context, string, api.VersionStateRequest) (api.Key, error)
+}
+
+// moves is the table of these verbs.
+var moves = map[string]move{
+	"suspend": {
+		verb: "suspend", short: "Stop a version for a while",
+		long:    "Suspends a version, by default the active one: it seals nothing until it is resumed, and opens nothing unless the key\nwas made with --suspended-decrypts.",
+		example: "  keyturn key suspend phi --reason \"checking an incident\"",
+		call:    (*keyturn.Client).SuspendKey,
+	},
+	"resume": {
+		verb: "resume", short: "End a suspension",
+		long:    "Brings a suspended version back to the state that it had before.",
+		example: "  keyturn key resume phi",
+		call:    (*keyturn.Client).ResumeKey,
+	},
+	"disable": {
+		verb: "disable", short: "Let a version open only",
+		long:    "Deactivates a version, by default the active one: it goes on opening what it sealed and never seals again. The key\nprotects nothing until it is rotated.",
+		example: "  keyturn key disable phi --version 2",
+		call:    (*keyturn.Client).DisableKey,
+	},
+	"compromise": {
+		verb: "compromise", short: "Mark a version as known to others",
+		long:    "Marks a version as compromised: from now on it opens only for callers with key.decrypt-compromised, and every use of it\nis flagged in the audit log. There is no way back. Afterwards move the data: keyturn dataset reencrypt.",
+		example: "  keyturn key compromise phi --version 3 --reason \"laptop stolen\"", needsReason: true,
+		call: (*keyturn.Client).CompromiseKey,
+	},
+	"destroy": {
+		verb: "destroy", short: "Schedule the destruction of a version",
+		long:    "Schedules the destruction of a version: it opens nothing from now on, and after --wait-days its material is gone for\never. Until then 'keyturn key undestroy' brings it back. Refused, saying where and how many, while a registered dataset\nholds values under the version, and while it was used within the last hour.",
+		example: "  keyturn key destroy phi --version 1\n  keyturn key destroy phi --version 1 --wait-days 7 --yes", destroys: true,
+		call: (*keyturn.Client).DestroyKey,
+	},
+	"undestroy": {
+		verb: "undestroy", short: "Take a version back out of scheduled destruction",
+		long:    "Brings a version that is scheduled for destruction back to the state that it had before.",
+		example: "  keyturn key undestroy phi --version 1",
+		call:    (*keyturn.Client).UndestroyKey,
+	},
+}
+
+func keyMove(a *app, m move) *cobra.Command {
+	var in api.VersionStateRequest
+	var yes bool
+	cmd := &cobra.Command{
+		Use: m.verb + " NAME", Short: m.short, Long: m.long, Example: m.example,
+		Args: args("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if m.needsReason && in.Reason == "" {
+				return usage("reason", "key %s: a reason is missing", m.verb).WithNext("say --reason WHY, for the audit log")
+			}
+			if m.destroys {
+				if in.Version == 0 {
+					return usage("version", "key %s: the version is missing", m.verb).WithNext("say --version N; keyturn key show lists them")
+				}
+				if err := a.confirm(yes, "Destroying version %d of key %s", in.Version, printable(args[0])); err != nil {
+					return err
+				}
+			}
+			return a.with(cmd.Context(), func(s *store) error {
+				k, err := m.call(s.Client, cmd.Context(), args[0], in)
+				return a.showKey(k, err)
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.Uint32Var(&in.Version, "version", 0, "the `version`; by default the only one in question")
+	f.StringVar(&in.Reason, "reason", "", "`why`, for the audit log")
+	if m.destroys {
+		f.IntVar(&in.WaitDays, "wait-days", 0, "after how many `days` the material is gone: 7 to 30 (default 30)")
+		f.BoolVar(&yes, "yes", false, "don't ask")
+	}
+	return cmd
+}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keyturn/keyturn/api"
+)
+
+func masterCommand(a *app) *cobra.Command {
+	return noun("master", "Look after the master keys that open the store",
+		`Master keys wrap the key-encryption keys. Several may be configured, and any one of them opens the store: keep one in
+another place than the others. URLs are env://NAME and file:///PATH (0600), with 32 bytes in base64.`,
+		`  keyturn master generate --out /etc/keyturn/second.key
+  keyturn master add file:///etc/keyturn/second.key
+  keyturn master verify`,
+		masterGenerate(a), masterList(a), masterAdd(a), masterRemove(a), masterRotate(a), masterVerify(a),
+	)
+}
+
+func masterGenerate(a *app) *cobra.Command {
+	var out string
+	return withFlags(&cobra.Command{
+		Use: "generate", Short: "Print a fresh master key",
+		Long: `Prints 32 random bytes in base64, as 'openssl rand -base64 32' does. Nothing else is done with them: add the key where it
+was put with 'keyturn master add'.`,
+		Example: `  keyturn master generate --out /etc/keyturn/master.key
+  export KEYTURN_MASTER_KEY="$(keyturn master generate)"`,
+		Args: args(),
+		RunE: func(*cobra.Command, []string) error {
+			key := make([]byte, 32)
+			rand.Read(key) //nolint:errcheck // never returns an error since Go 1.24
+			defer clear(key)
+			made := struct {
+				MasterKey string `json:"masterKey"`
+			}{base64.StdEncoding.EncodeToString(key)}
+			return a.toFile(out, func() error { return a.printText(made, made.MasterKey) })
+		},
+	}, func(cmd *cobra.Command) {
+		cmd.Flags().StringVar(&out, "out", "", "write to this new `file` (0600) instead of stdout")
+	})
+}
+
+func masterList(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List the master keys",
+		Long:    "Lists the configured master keys and whether each opens the store.",
+		Example: "  keyturn master list",
+		Args:    args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.with(cmd.Context(), func(s *store) error {
+				list, err := s.MasterKeys(cmd.Context())
+				return a.showMasters(list, list.MasterKeys, err)
+			})
+		},
+	}
+}
+
+// showMasters prints master keys; doc is what --json prints of them.
+func (a *app) showMasters(doc any, keys []api.MasterKey, err error) error {
+	if err != nil {
+		return err
+	}
+	return a.show(doc, func(t *table) {
+		t.row("MASTER KEY", "PROVIDER", "KIND", "OPENS", "")
+		for _, m := range keys {
+			detail := m.Detail
+			if detail == "" {
+				detail = " "
+			}
+			t.row(m.URL, m.Provider, m.Kind, m.OK, detail)
+		}
+	})
+}
+
+func masterAdd(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "add URL", Short: "Wrap every key-encryption key under one more master key",
+		Long:    "Wraps every key-encryption key under one more master key and writes it into keyturn.yaml. The URL is opened where the\nstore is: on a server, by the server.",
+		Example: "  keyturn master add file:///mnt/safe/second.key\n  keyturn master add env://KEYTURN_MASTER_KEY_2",
+		Args:    args("URL"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd.Context(), func(s *store) error {
+				res, err := s.AddMasterKey(cmd.Context(), args[0])
+				return a.showMasters(res, res.MasterKeys, err)
+			})
+		},
+	}
+}
+
+func masterRemove(a *app) *cobra.Command {
+	var yes bool
+	return withFlags(&cobra.Command{
+		Use: "remove URL", Short: "Take away every wrapping under a master key",
+		Long:    "Takes away every wrapping under a master key: it opens the store no more. The last one that opens is never removed. Asks\nfirst.",
+		Example: "  keyturn master remove env://KEYTURN_MASTER_KEY_OLD",
+		Args:    args("URL"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.confirm(yes, "Removing the master key %s", printable(args[0])); err != nil {
+				return err
+			}
+			return a.with(cmd.Context(), func(s *store) error {
+				res, err := s.RemoveMasterKey(cmd.Context(), args[0])
+				return a.showMasters(res, res.MasterKeys, err)
+			})
+		},
+	}, func(cmd *cobra.Command) { cmd.Flags().BoolVar(&yes, "yes", false, "don't ask") })
+}
+
+func masterRotate(a *app) *cobra.Command {
+	var in api.RotateMasterRequest
+	return withFlags(&cobra.Command{
+		Use: "rotate", Short: "Wrap the key-encryption keys anew",
+		Long: `Wraps the key-encryption keys anew under every configured master key: what to do after the content of a master key changed.
+With --keks a new generation of every key-encryption key is made, and all key versions are wrapped anew. Neither touches data.`,
+		Example: "  keyturn master rotate\n  keyturn master rotate --keks",
+		Args:    args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.with(cmd.Context(), func(s *store) error {
+				res, err := s.RotateMasterKeys(cmd.Context(), in)
+				if err == nil && !a.json {
+					a.note("%d key-encryption keys wrapped anew.", res.Rewrapped)
+				}
+				return a.showMasters(res, res.MasterKeys, err)
+			})
+		},
+	}, func(cmd *cobra.Command) {
+		cmd.Flags().BoolVar(&in.KEKs, "keks", false, "make a new generation of every key-encryption key")
+	})
+}
+
+func masterVerify(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "verify", Short: "Open every key-encryption key under every master key",
+		Long:    "Opens every key-encryption key under every master key, and says which fail. Exit status 6 when any does.",
+		Example: "  keyturn master verify",
+		Args:    args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.with(cmd.Context(), func(s *store) error {
+				list, err := s.VerifyMasterKeys(cmd.Context())
+				if err := a.showMasters(list, list.MasterKeys, err); err != nil {
+					return err
+				}
+				for _, m := range list.MasterKeys {
+					if !m.OK {
+						a.note("keyturn: a master key doesn't open every key-encryption key")
+						return exit(api.ExitIntegrity)
+					}
+				}
+				return nil
+			})
+		},
+	}
+}

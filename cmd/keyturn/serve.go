@@ -1,0 +1,51 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keyturn/keyturn/internal/server"
+)
+
+func serveCommand(a *app) *cobra.Command {
+	var listen []string
+	return withFlags(&cobra.Command{
+		Use: "serve", Short: "Run the server on the data directory",
+		Long: `Serves the API until it is told to stop (Ctrl-C or SIGTERM), and runs the jobs. Beside the addresses of --listen it always
+listens at the socket keyturn.sock in the data directory, which the commands on this machine find by themselves.
+
+https:// makes a private authority in the directory tls/ when no certificate is configured; clients elsewhere are given its
+ca.crt. http:// is for loopback addresses only. Its log goes to stderr. Every setting of keyturn.yaml can also be given in
+the environment, as KEYTURN_LISTEN is.`,
+		Example: `  keyturn serve
+  keyturn serve --listen https://0.0.0.0:8420 --listen unix:///run/keyturn/keyturn.sock`,
+		Args: args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := a.directory()
+			if err != nil {
+				return err
+			}
+			set := map[string]any{}
+			if len(listen) > 0 {
+				set["listen"] = listen
+			}
+			return serve(cmd.Context(), dir, set)
+		},
+	}, func(cmd *cobra.Command) {
+		cmd.Flags().StringArrayVar(&listen, "listen", nil, "listen at this `URL`: https://HOST:PORT, http://127.0.0.1:PORT or unix:///PATH; may be repeated (KEYTURN_LISTEN)")
+	})
+}
+
+// serve runs until ctx ends, then lets what runs come to its end.
+func serve(ctx context.Context, dir string, set map[string]any) error {
+	s, err := server.Open(ctx, dir, server.Options{Command: "keyturn serve", Set: set})
+	if err != nil {
+		return err
+	}
+	err = s.Serve(ctx)
+	if cerr := s.Close(context.WithoutCancel(ctx)); err == nil {
+		err = cerr
+	}
+	return err
+}
