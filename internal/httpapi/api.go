@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,20 +39,24 @@ type API struct {
 	log      *slog.Logger
 	clock    func() time.Time
 
-	routes  []*Route
-	router  *router
-	public  map[string]*Route // by path; GET and HEAD
-	openapi []byte
-	ids     requestIDs
-	places  chan struct{} // one for each large body being held
-	pool    sync.Pool     // *exchange
-	decodes atomic.Int64  // bodies given to a decoder, ever: the tests of the pipeline's order count them
+	routes   []*Route
+	router   *router
+	public   map[string]*Route // by path; GET and HEAD
+	openapi  []byte
+	ids      requestIDs
+	places   chan struct{}   // one for each large body being held
+	pool     sync.Pool       // *exchange
+	draining context.Context // ends at Drain
+	drain    context.CancelFunc
+
+	decodes atomic.Int64 // bodies given to a decoder, ever: the tests of the pipeline's order count them
 }
 
 // New builds the table, the router and the OpenAPI document.
 func New(cfg Config) (*API, error) {
 	a := &API{services: cfg.Services, authn: cfg.Authn, metrics: cfg.Metrics, ready: cfg.Ready, log: cfg.Log,
 		clock: cfg.Clock, public: map[string]*Route{}, places: make(chan struct{}, largePlaces)}
+	a.draining, a.drain = context.WithCancel(context.Background())
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}

@@ -12,7 +12,7 @@ import (
 
 // Recorder writes an event to the audit log and returns when it is durable. The doorway (package gate) is one.
 type Recorder interface {
-	Record(ctx context.Context, ev audit.Event) error
+	Record(ctx context.Context, ev *audit.Event) error
 }
 
 // A refused sign-in is one event, up to failureRate a second; above that they are counted, and the next event carries
@@ -43,7 +43,7 @@ func (f *failures) record(ctx context.Context, c *access.Caller) error {
 	if !ok {
 		return nil
 	}
-	ev := audit.Event{
+	ev := &audit.Event{
 		Type: audit.AuthFailure, Action: "refused", UserID: "anonymous", Resource: access.KindSystem,
 		RequestID: c.RequestID, SourceIP: c.SourceIP,
 		Details: audit.Details{Source: "api", Code: string(api.CodeUnauthenticated)},
@@ -89,7 +89,7 @@ func (f *failures) flush(ctx context.Context) error {
 	if count == 0 {
 		return nil
 	}
-	return f.to.Record(ctx, audit.Event{Type: audit.AuthFailure, Action: "refused", UserID: "anonymous", Resource: access.KindSystem,
+	return f.to.Record(ctx, &audit.Event{Type: audit.AuthFailure, Action: "refused", UserID: "anonymous", Resource: access.KindSystem,
 		Details: audit.Details{Source: "api", Code: string(api.CodeUnauthenticated), Items: count}})
 }
 
@@ -97,7 +97,7 @@ func (f *failures) flush(ctx context.Context) error {
 func (f *failures) panicked(x *exchange) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), 5*time.Second)
 	defer cancel()
-	ev := audit.Event{Type: audit.System, Action: "panicked", UserID: "system", Resource: access.KindSystem,
+	ev := &audit.Event{Type: audit.System, Action: "panicked", UserID: "system", Resource: access.KindSystem,
 		RequestID: x.caller.RequestID, SourceIP: x.caller.SourceIP, Details: audit.Details{Source: "api", Code: string(api.CodeInternal)}}
 	if p := x.caller.Principal; p != nil {
 		ev.UserID, ev.Role = p.Name, p.Role

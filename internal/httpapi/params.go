@@ -4,6 +4,9 @@ import (
 	"strconv"
 	"time"
 	"unicode/utf8"
+
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/gate"
 )
 
 // Bounds of what a query may ask for.
@@ -71,19 +74,24 @@ func (p *Params) when(name string) (time.Time, error) {
 	return t.UTC(), nil
 }
 
-// auditQuery reads the parameters of the audit routes.
-func (p *Params) auditQuery() (q AuditQuery, err error) {
-	for name, field := range map[string]*string{"type": &q.Type, "resource": &q.Resource, "user": &q.User, "after": &q.After} {
+// events reads the parameters of the audit routes.
+func (p *Params) events() (f gate.Filter, err error) {
+	var kind string
+	for name, field := range map[string]*string{"type": &kind, "resource": &f.Resource, "user": &f.User, "after": &f.After} {
 		if *field, err = p.text(name); err != nil {
-			return q, err
+			return f, err
 		}
 	}
-	if q.Since, err = p.when("since"); err != nil {
-		return q, err
+	f.Type = audit.EventType(kind)
+	if f.Since, err = p.when("since"); err != nil {
+		return f, err
 	}
-	if q.Until, err = p.when("until"); err != nil {
-		return q, err
+	if f.Until, err = p.when("until"); err != nil {
+		return f, err
 	}
-	q.Limit, err = p.number("limit", 0, 1<<31-1)
-	return q, err
+	if f.Failed, err = p.flag("failed"); err != nil {
+		return f, err
+	}
+	f.Limit, err = p.number("limit", 0, 1<<31-1)
+	return f, err
 }

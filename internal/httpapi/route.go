@@ -107,6 +107,6 @@ func act(f func(context.Context, *access.Caller, *Params) error) handler {
 // lines makes a handler that streams one Line a line.
 func lines[Line any](f func(context.Context, *access.Caller, *Params, *lineWriter) error) handler {
 	return handler{out: reflect.TypeFor[Line](), stream: true, serve: func(x *exchange) error {
-		return x.streamTo(func(w *lineWriter) error { return f(x.r.Context(), x.caller, &x.params, w) })
+		return x.streamTo(func(ctx context.Context, w *lineWriter) error { return f(ctx, x.caller, &x.params, w) })
 	}}
 }

@@ -19,7 +19,8 @@ var (
 		{"type", "string", "an event type, e.g. key_use"},
 		{"resource", "string", "a resource, e.g. key/phi"},
 		{"user", "string", "a principal's name"},
-		{"after", "string", "events after this place, as shard:index"},
+		{"failed", "boolean", "only events without success"},
+		{"after", "string", "events after this one, as SHARD.INDEX"},
 		{"limit", "integer", "at most so many events; 0 = no limit"},
 	}
 )

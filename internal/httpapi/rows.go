@@ -5,6 +5,7 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/gate"
 )
 
 // The methods of services come in four shapes; these fit them to handlers.
@@ -95,23 +96,27 @@ type AuditLine struct {
 }
 
 func (a *API) queryAudit(ctx context.Context, c *access.Caller, p *Params, w *lineWriter) error {
-	q, err := p.auditQuery()
+	f, err := p.events()
 	if err != nil {
 		return err
 	}
-	return a.services.Audit.Query(ctx, c, q, w)
+	return a.services.Audit.Query(ctx, c, f, w)
 }
 
+// exportAudit exports the whole log; a selection is a query by another name, and doesn't verify.
 func (a *API) exportAudit(ctx context.Context, c *access.Caller, p *Params, w *lineWriter) error {
-	q, err := p.auditQuery()
+	f, err := p.events()
 	if err != nil {
 		return err
 	}
-	return a.services.Audit.Export(ctx, c, q, w)
+	if f != (gate.Filter{}) {
+		return a.services.Audit.Query(ctx, c, f, w)
+	}
+	return a.services.Audit.Export(ctx, c, w)
 }
 
 func (a *API) tailAudit(ctx context.Context, c *access.Caller, p *Params, w *lineWriter) error {
-	q, err := p.auditQuery()
+	f, err := p.events()
 	if err != nil {
 		return err
 	}
@@ -119,5 +124,5 @@ func (a *API) tailAudit(ctx context.Context, c *access.Caller, p *Params, w *lin
 	if err != nil {
 		return err
 	}
-	return a.services.Audit.Tail(ctx, c, q, follow, w)
+	return a.services.Audit.Tail(ctx, c, f, follow, w, w.Flush)
 }

@@ -3,11 +3,11 @@ package httpapi
 import (
 	"context"
 	"io"
-	"time"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/envelope"
+	"github.com/keyturn/keyturn/internal/gate"
 )
 
 // Services is what the table's rows call. The interfaces say what a transport needs and no more; kms, reencrypt, gate
@@ -91,22 +91,15 @@ type Jobs interface {
 
 // Audit is the log of what was done.
 type Audit interface {
-	// Query writes the events that q selects, oldest first, one export line each.
-	Query(ctx context.Context, c *access.Caller, q AuditQuery, w io.Writer) error
-	// Export writes what q selects in the order of the shards, so that the file verifies; the zero q selects everything.
-	Export(ctx context.Context, c *access.Caller, q AuditQuery, w io.Writer) error
-	// Tail writes the newest events that q selects, oldest of them first, and with follow every new one until ctx ends.
-	Tail(ctx context.Context, c *access.Caller, q AuditQuery, follow bool, w io.Writer) error
+	// Query writes the events that f selects, one export line each.
+	Query(ctx context.Context, c *access.Caller, f gate.Filter, w io.Writer) error
+	// Export writes the whole log so that the file verifies.
+	Export(ctx context.Context, c *access.Caller, w io.Writer) error
+	// Tail writes the newest events that f selects, oldest of them first, and with follow every new one until ctx ends.
+	// It calls flush when what it wrote should leave.
+	Tail(ctx context.Context, c *access.Caller, f gate.Filter, follow bool, w io.Writer, flush func() error) error
 	Verify(ctx context.Context, c *access.Caller) (api.AuditVerification, error)
 	Checkpoint(ctx context.Context, c *access.Caller) (api.AuditCheckpoint, error)
-}
-
-// AuditQuery selects events. Its zero value selects all.
-type AuditQuery struct {
-	Since, Until         time.Time // from Since, up to and without Until; zero = no bound
-	Type, Resource, User string    // exact; empty = any
-	After                string    // "shard:index": what comes after this event
-	Limit                int       // at most so many; 0 = all
 }
 
 // Principals is who may ask.

@@ -2,11 +2,13 @@ package httpapi
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"net/http"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/fault"
 )
 
 // streamFlush is the longest that a line waits in the buffer of a stream.
@@ -14,6 +16,12 @@ const streamFlush = 100 * time.Millisecond
 
 // streamWrite is how long a reader may take none of a stream before the connection is given up.
 const streamWrite = time.Minute
+
+// errDraining ends the streams of a server that stops.
+var errDraining = fault.New(api.CodeUnavailable, "the server is stopping").WithNext("ask again when it is back")
+
+// Drain ends every stream. Call it when the server begins to stop: ordinary requests end by themselves, streams don't.
+func (a *API) Drain() { a.drain() }
 
 // lineWriter writes the lines of a streamed answer. The status line goes out with the first byte, so that whatever fails
 // before it is an ordinary problem document. One goroutine writes.
@@ -26,10 +34,16 @@ type lineWriter struct {
 
 // streamTo runs f with a writer of lines. If f fails half way, the last line is the problem document and the connection
 // is cut, so that no reader takes a part for the whole.
-func (x *exchange) streamTo(f func(*lineWriter) error) error {
+func (x *exchange) streamTo(f func(context.Context, *lineWriter) error) error {
 	w := &lineWriter{x: x, rc: http.NewResponseController(x.w)}
+	ctx, cancel := context.WithCancelCause(x.r.Context())
+	defer cancel(nil)
+	defer context.AfterFunc(x.api.draining, func() { cancel(errDraining) })()
 	_ = w.rc.SetReadDeadline(time.Time{}) // no more is read; the server's limit for reading would end the stream
-	err := f(w)
+	err := f(ctx, w)
+	if err == nil && context.Cause(ctx) == error(errDraining) {
+		err = errDraining // a follower takes the end of its context for the reader's wish
+	}
 	if w.buf == nil && err != nil {
 		return err
 	}
