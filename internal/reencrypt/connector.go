@@ -47,8 +47,9 @@ type Database interface {
 	// Describe looks a table up: its exact name, or "schema.table", or SQL's own quoted form for names that hold dots or
 	// quotes themselves. Errors: not_found with the field "table"; invalid when the name fits several tables.
 	Describe(ctx context.Context, table string) (*Table, error)
-	// Target prepares work on columns of a table that Describe answered and Table.Check passed. pk gives the order of rows.
-	Target(t *Table, pk, columns []string) (Target, error)
+	// Target prepares work on columns of a table that Describe answered and Table.Check passed. pk gives the order of rows:
+	// it is one of Table.Uniques, in its order.
+	Target(ctx context.Context, t *Table, pk, columns []string) (Target, error)
 	// Close ends every connection. A second call does nothing.
 	Close() error
 }

@@ -11,19 +11,25 @@ import (
 // DSN is a connection URL that may hold a password. Whatever prints, formats or encodes it gets "[redacted]"; only a
 // driver asks for its text, by Reveal, to connect.
 type DSN struct {
-	text string
+	// A function and not a string: fmt reads unexported fields of a surrounding struct without asking any method.
+	text func() string
 }
 
 // NewDSN takes a connection URL as it was given.
-func NewDSN(text string) DSN { return DSN{text: text} }
+func NewDSN(text string) DSN { return DSN{text: func() string { return text }} }
 
 // Reveal is the URL itself, password included: for drivers and for the sealing of the dataset's record, nobody else.
-func (d DSN) Reveal() string { return d.text }
+func (d DSN) Reveal() string {
+	if d.text == nil {
+		return ""
+	}
+	return d.text()
+}
 
 // Scheme is what stands before the first colon, in lower case: it chooses the driver. It is safe to print only when it
 // is one of a driver's schemes, because a password pasted alone would be taken for one.
 func (d DSN) Scheme() string {
-	scheme, _, ok := strings.Cut(d.text, ":")
+	scheme, _, ok := strings.Cut(d.Reveal(), ":")
 	if !ok {
 		return ""
 	}

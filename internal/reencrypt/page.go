@@ -96,10 +96,11 @@ func (p *Page) Reset() {
 }
 
 // Key is a copy of the key of row i.
-func (p *Page) Key(i int) Key {
-	var k Key
-	for c := range p.Keys {
-		k = append(k, p.Keys[c].Range(i, i+1)...)
+func (p *Page) Key(i int) Key { return keyAt(p.Keys, i) }
+
+func keyAt(keys []Cells, i int) (k Key) {
+	for c := range keys {
+		k = append(k, keys[c].Range(i, i+1)...)
 	}
 	return k
 }
@@ -107,15 +108,15 @@ func (p *Page) Key(i int) Key {
 // Batch is what goes back: for each row its key and, per ciphertext column, the value that must still stand there and the
 // one to put in its place. Both are NULL in a column that stays as it is. Old and New have the same form.
 type Batch struct {
-	Keys []Cells
-	Old  []Column
-	New  []Column
-	Row  []int // which row of the page each row of the batch was
+	Keys  []Cells
+	Names []Cells // the keys as text, for the dead-letter list
+	Old   []Column
+	New   []Column
 }
 
 // NewBatch makes a batch for so many key and ciphertext columns.
 func NewBatch(keys, columns int) *Batch {
-	return &Batch{Keys: make([]Cells, keys), Old: make([]Column, columns), New: make([]Column, columns)}
+	return &Batch{Keys: make([]Cells, keys), Names: make([]Cells, keys), Old: make([]Column, columns), New: make([]Column, columns)}
 }
 
 // Rows is the number of rows.
@@ -125,6 +126,7 @@ func (b *Batch) Rows() int { return b.Keys[0].Len() }
 func (b *Batch) Reset() {
 	for i := range b.Keys {
 		b.Keys[i].Reset()
+		b.Names[i].Reset()
 	}
 	for i := range b.Old {
 		b.Old[i].Values.Reset()
@@ -132,13 +134,12 @@ func (b *Batch) Reset() {
 		b.New[i].Values.Reset()
 		b.New[i].Forms = b.New[i].Forms[:0]
 	}
-	b.Row = b.Row[:0]
 }
 
 // addKey copies the key of row i of p; the values follow, column by column.
 func (b *Batch) addKey(p *Page, i int) {
 	for c := range p.Keys {
 		b.Keys[c].Append(p.Keys[c].At(i))
+		b.Names[c].Append(p.Names[c].At(i))
 	}
-	b.Row = append(b.Row, i)
 }

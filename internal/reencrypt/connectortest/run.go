@@ -1,0 +1,95 @@
+package connectortest
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/datasets"
+	"github.com/keyturn/keyturn/internal/reencrypt"
+)
+
+// Work describes a run over columns of a table, each under its own key, with the default context.
+func Work(tb testing.TB, db reencrypt.Database, table string, columns map[string]*KeySet, kind reencrypt.Kind) reencrypt.Work {
+	tb.Helper()
+	t, err := db.Describe(tb.Context(), table)
+	if err != nil {
+		tb.Fatalf("describing %q: %v", table, err)
+	}
+	pk := t.PrimaryKey()
+	d := datasets.Dataset{DSNEnv: "TEST", Table: table, PK: pk, Context: datasets.DefaultTemplate("", pk)}
+	var names []string
+	for _, c := range t.Columns {
+		if keys, ok := columns[c.Name]; ok {
+			names = append(names, c.Name)
+			d.Columns = append(d.Columns, datasets.Column{Name: c.Name, KeyID: keys.ID()})
+		}
+	}
+	if err := t.Check(pk, names); err != nil {
+		tb.Fatalf("checking %q: %v", table, err)
+	}
+	w := reencrypt.Work{Kind: kind, PK: pk}
+	if w.Target, err = db.Target(tb.Context(), t, pk, names); err != nil {
+		tb.Fatalf("preparing %q: %v", table, err)
+	}
+	for _, name := range names {
+		template, err := datasets.Compile(&d, name)
+		if err != nil {
+			tb.Fatalf("compiling the context of %q: %v", name, err)
+		}
+		w.Columns = append(w.Columns, reencrypt.WorkColumn{Name: name, Context: template, Keys: columns[name]})
+	}
+	return w
+}
+
+// Run is a run whose state is kept in memory, as a job's row would keep it.
+type Run struct {
+	mu     sync.Mutex
+	State  reencrypt.State
+	Failed []reencrypt.Failed
+	Opened map[uint32]bool // of all columns
+	Saves  int
+}
+
+// Save keeps what a run reports.
+func (r *Run) Save(_ context.Context, s *reencrypt.State, p *reencrypt.Progress) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.State = *s
+	r.Saves++
+	if p == nil {
+		return nil
+	}
+	r.Failed = append(r.Failed, p.Failed...)
+	for _, versions := range p.Opened {
+		for v := range versions {
+			if r.Opened == nil {
+				r.Opened = map[uint32]bool{}
+			}
+			r.Opened[v] = true
+		}
+	}
+	return nil
+}
+
+// Finish advances w from the saved state until it is done or fails.
+func (r *Run) Finish(ctx context.Context, w reencrypt.Work) error {
+	for {
+		s := r.State
+		done, err := w.Advance(ctx, &s, time.Now().Add(20*time.Second), r.Save)
+		if done || err != nil {
+			return err
+		}
+	}
+}
+
+// MustFinish is Finish for a run that succeeds; it answers what was done.
+func MustFinish(tb testing.TB, w reencrypt.Work) reencrypt.Counts {
+	tb.Helper()
+	var r Run
+	if err := r.Finish(tb.Context(), w); err != nil {
+		tb.Fatalf("%s: %v (failed: %+v)", w.Kind, err, r.Failed)
+	}
+	return r.State.Counts
+}

@@ -1,0 +1,62 @@
+package reencrypt
+
+// Kind is what a run does to a dataset. It is also the kind of its job.
+type Kind string
+
+// The kinds.
+const (
+	KindEncrypt   Kind = "dataset-encrypt"   // plaintext -> current version; whatever looks like a ciphertext stays
+	KindReencrypt Kind = "dataset-reencrypt" // every older version -> current version; plaintext stays
+	KindVerify    Kind = "dataset-verify"    // opens values and writes nothing
+	KindDecrypt   Kind = "dataset-decrypt"   // ciphertext -> plaintext
+)
+
+// Kinds lists every kind.
+func Kinds() []Kind { return []Kind{KindEncrypt, KindReencrypt, KindVerify, KindDecrypt} }
+
+// seals reports whether a run of this kind makes new ciphertexts.
+func (k Kind) seals() bool { return k == KindEncrypt || k == KindReencrypt }
+
+// opens reports whether a run of this kind opens ciphertexts.
+func (k Kind) opens() bool { return k != KindEncrypt }
+
+// Counts is what a run did. Rows, Skipped, Null, Plaintext and Unreadable are those of the first pass over the table;
+// later passes, which look at the same rows again, add to the other counts only.
+type Counts struct {
+	Rows      int64 `json:"rows"`      // rows read
+	Changed   int64 `json:"changed"`   // rows written (with a dry run: that would be)
+	Skipped   int64 `json:"skipped"`   // rows in which nothing was to be done
+	Conflicts int64 `json:"conflicts"` // writes that gave way to the application; a later pass did them
+	Failed    int64 `json:"failed"`    // values that went to the dead-letter list
+	Stuck     int64 `json:"stuck"`     // those of them that a census goes on counting as work to be done
+	Opened    int64 `json:"opened"`    // values that opened, under the right key and context
+
+	Null       int64 `json:"null"`       // values that are NULL
+	Plaintext  int64 `json:"plaintext"`  // values that aren't ours
+	Unreadable int64 `json:"unreadable"` // values that look like ours and don't open, or belong to another key
+}
+
+// add sums up. again leaves out what counts a row of the table once.
+func (c *Counts) add(o Counts, again bool) {
+	c.Changed += o.Changed
+	c.Conflicts += o.Conflicts
+	c.Failed += o.Failed
+	c.Stuck += o.Stuck
+	c.Opened += o.Opened
+	if again {
+		return
+	}
+	c.Rows += o.Rows
+	c.Skipped += o.Skipped
+	c.Null += o.Null
+	c.Plaintext += o.Plaintext
+	c.Unreadable += o.Unreadable
+}
+
+// Failed is one value that a run could not do.
+type Failed struct {
+	Key    Key    // finds the row again
+	Item   string // the key as people read it
+	Column string
+	Reason string // never a value
+}
