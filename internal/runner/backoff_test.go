@@ -15,7 +15,7 @@ import (
 // Five attempts, at exactly the times that the rule gives, on a clock that only moves when everything waits.
 func TestRetriedWithBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := openFake(t)
+		st := openStore(t)
 		var tries []time.Duration
 		begun := time.Now()
 		failing := funcHandler{"fail", func(context.Context, *Run) error {

@@ -112,6 +112,7 @@ func (r *Runner) settle(ctx context.Context, run *Run, outcome error) {
 		if err != nil {
 			return err
 		}
+		failpoint.Hit("runner/inside-settle")
 		if control != jobs.Run && !settled.State.Final() {
 			settled = settled.Obey(control, r.clock())
 			_, err = tx.Save(ctx, settled)

@@ -39,7 +39,7 @@ func atStep(n int64, fn func()) *counter {
 
 func TestPauseAndResumeInTheMiddle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := openFake(t)
+		st := openStore(t)
 		var r *Runner
 		var id string
 		c := atStep(4, func() {
@@ -72,7 +72,7 @@ func TestPauseAndResumeInTheMiddle(t *testing.T) {
 
 func TestCancelInTheMiddle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := openFake(t)
+		st := openStore(t)
 		var r *Runner
 		var id string
 		c := atStep(4, func() { do(t, st, r, (*Runner).Cancel, id) })
@@ -97,7 +97,7 @@ func TestCancelInTheMiddle(t *testing.T) {
 // What nobody owns obeys at once, whether or not anything runs; its calls lead nowhere afterwards.
 func TestControlOfAQueuedJob(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st, c := openFake(t), &counter{}
+		st, c := openStore(t), &counter{}
 		r := newRunner(t, st, Config{}, c)
 		a := enqueue(t, st, r, jobs.Job{Kind: "count", Total: 2}).ID
 		b := enqueue(t, st, r, jobs.Job{Kind: "count", Total: 2}).ID
@@ -140,7 +140,7 @@ func enqueuePaused(t *testing.T, st store.Store, r *Runner) string {
 // The owner is dead and somebody cancels: whoever finds the job next obeys instead of running it.
 func TestCancelOfADeadProcessesJob(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st, c := openFake(t), &counter{}
+		st, c := openStore(t), &counter{}
 		left := dying(t, st, c)
 		r := newRunner(t, st, Config{Exclusive: true}, c)
 		do(t, st, r, (*Runner).Cancel, left.ID)
@@ -154,7 +154,7 @@ func TestCancelOfADeadProcessesJob(t *testing.T) {
 
 func TestResumeTakesAWishBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := openFake(t)
+		st := openStore(t)
 		var r *Runner
 		var id string
 		c := atStep(1, func() { do(t, st, r, (*Runner).Pause, id); do(t, st, r, (*Runner).Resume, id) })
@@ -170,7 +170,7 @@ func TestResumeTakesAWishBack(t *testing.T) {
 // Within a chunk the handler learns of a wish within a quarter of a second.
 func TestChunkLearnsOfAWish(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := openFake(t)
+		st := openStore(t)
 		running := make(chan struct{})
 		var after time.Duration
 		r := newRunner(t, st, Config{}, funcHandler{"k", func(ctx context.Context, run *Run) error {
@@ -194,7 +194,7 @@ func TestChunkLearnsOfAWish(t *testing.T) {
 
 func TestContinueEndsWithTheChunksTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := openFake(t)
+		st := openStore(t)
 		var chunks []time.Duration
 		r := newRunner(t, st, Config{}, funcHandler{"k", func(ctx context.Context, run *Run) error {
 			begun := time.Now()
@@ -229,7 +229,7 @@ func wait10(t *testing.T, r *Runner, id string) jobs.Job {
 // A job that is done and left rows behind is retried: the handler finds them on the list and takes them off.
 func TestRetryOfWhatWasLeftBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := openFake(t)
+		st := openStore(t)
 		r := newRunner(t, st, Config{}, funcHandler{"k", func(ctx context.Context, run *Run) error {
 			left, n, err := run.Failures(ctx, 0, 10)
 			if err != nil {

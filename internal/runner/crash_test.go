@@ -64,7 +64,7 @@ func dying(t *testing.T, st store.Store, c *counter) jobs.Job {
 // P5: another process takes over when the lease has run out, not before, and repeats at most one chunk.
 func TestDeadProcessIsReplacedWhenItsLeaseEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st, c := openFake(t), &counter{}
+		st, c := openStore(t), &counter{}
 		left := dying(t, st, c)
 		r := newRunner(t, st, Config{Node: "lives"}, c)
 		start(t, r)
@@ -82,7 +82,7 @@ func TestDeadProcessIsReplacedWhenItsLeaseEnds(t *testing.T) {
 // P5: when no other process can hold the store, a job of another owner is an orphan, and is taken up at once.
 func TestExclusiveOwnerTakesUpAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st, c := openFake(t), &counter{}
+		st, c := openStore(t), &counter{}
 		left := dying(t, st, c)
 		r := newRunner(t, st, Config{Node: "dies", Exclusive: true}, c) // the same node's name: a restart is another owner
 		begun := time.Now()
@@ -101,7 +101,7 @@ func TestExclusiveOwnerTakesUpAtOnce(t *testing.T) {
 // handler is told (FAULTS row 6).
 func TestSleeperWritesNothingAfterTakeover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := openFake(t)
+		st := openStore(t)
 		asleep, wake, told := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 		sleeper := funcHandler{"k", func(ctx context.Context, run *Run) error {
 			close(asleep)
@@ -138,7 +138,7 @@ func TestSleeperWritesNothingAfterTakeover(t *testing.T) {
 // A handler that takes longer than a lease keeps its job, because the lease is renewed; the lost one's context ends.
 func TestLongChunkKeepsItsLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := openFake(t)
+		st := openStore(t)
 		runs := 0
 		slow := funcHandler{"k", func(ctx context.Context, run *Run) error {
 			runs++
@@ -161,14 +161,16 @@ func TestLongChunkKeepsItsLease(t *testing.T) {
 
 func TestLostLeaseEndsTheChunk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := openFake(t)
+		st := openStore(t)
 		var cause error
 		r := newRunner(t, st, Config{}, funcHandler{"k", func(ctx context.Context, run *Run) error {
-			st.mu.Lock() // somebody else claims
-			j := st.jobs[run.Job.ID]
-			j.Epoch++
-			st.jobs[run.Job.ID] = j
-			st.mu.Unlock()
+			err := st.Change(ctx, func(tx store.Tx) error { // somebody else claims
+				_, err := tx.Claim(ctx, run.Job.ID, run.Job.Epoch, "other", time.Now(), time.Now().Add(time.Hour))
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
 			<-ctx.Done()
 			cause = context.Cause(ctx)
 			return ctx.Err()
@@ -188,7 +190,7 @@ func TestLostLeaseEndsTheChunk(t *testing.T) {
 // A handler that doesn't listen is ended by the limit of a chunk; that counts as a failure, and passes.
 func TestChunkLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := openFake(t)
+		st := openStore(t)
 		tries := 0
 		r := newRunner(t, st, Config{MaxAttempts: 2}, funcHandler{"k", func(ctx context.Context, run *Run) error {
 			if tries++; tries == 2 {
@@ -211,7 +213,7 @@ func TestChunkLimit(t *testing.T) {
 
 func TestPanicIsAFailureWithoutItsValue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := openFake(t)
+		st := openStore(t)
 		log := &recorder{}
 		first := true
 		r := newRunner(t, st, Config{Logger: log.logger()}, funcHandler{"k", func(context.Context, *Run) error {
@@ -237,7 +239,7 @@ func TestPanicIsAFailureWithoutItsValue(t *testing.T) {
 
 func TestErrorThatCannotPassFailsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := openFake(t)
+		st := openStore(t)
 		r := newRunner(t, st, Config{}, funcHandler{"k", func(context.Context, *Run) error {
 			return fault.Wrap(api.CodeIntegrity, errors.New("canary-4f1d"), "opening row 7")
 		}})
@@ -252,7 +254,7 @@ func TestErrorThatCannotPassFailsAtOnce(t *testing.T) {
 // A chunk that got somewhere before it failed doesn't use up the attempts: only failures in a row count.
 func TestProgressStartsTheCountAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := openFake(t)
+		st := openStore(t)
 		n := int64(0)
 		r := newRunner(t, st, Config{MaxAttempts: 2}, funcHandler{"k", func(ctx context.Context, run *Run) error {
 			if n++; n > 8 {
@@ -273,10 +275,10 @@ func TestProgressStartsTheCountAnew(t *testing.T) {
 // A wake-up call that was lost (somebody emptied River's table) is made again.
 func TestLostCallIsMadeAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st, c := openFake(t), &counter{}
+		st, c := openStore(t), &counter{}
 		r := newRunner(t, st, Config{Exclusive: true}, c)
 		j := enqueue(t, st, r, jobs.Job{Kind: "count", Total: 3})
-		if _, err := st.db.Exec(`DELETE FROM river_job`); err != nil {
+		if _, err := st.DB().Exec(`DELETE FROM river_job`); err != nil {
 			t.Fatal(err)
 		}
 		start(t, r)

@@ -20,7 +20,7 @@ import (
 // With polling and sweeping put off for an hour, only the nudge after the commit can start the chunks.
 func TestChunksStartWithoutPolling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st, c := openFake(t), &counter{}
+		st, c := openStore(t), &counter{}
 		r := newRunner(t, st, Config{Exclusive: true, Poll: time.Hour, Sweep: time.Hour}, c)
 		start(t, r)
 		<-time.After(time.Second) // the first sweep and fetch are over
@@ -38,7 +38,7 @@ func TestChunksStartWithoutPolling(t *testing.T) {
 
 func TestUniqueAmongUnfinished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st, c := openFake(t), &counter{}
+		st, c := openStore(t), &counter{}
 		r := newRunner(t, st, Config{}, c)
 		job := jobs.Job{Kind: "count", Total: 3, UniqueKey: "dataset/patients", Subject: "dataset/patients", Actor: "admin"}
 		first := enqueue(t, st, r, job)
@@ -59,7 +59,7 @@ func TestUniqueAmongUnfinished(t *testing.T) {
 }
 
 func TestEnqueueRefusesWhatNobodyRuns(t *testing.T) {
-	st := openFake(t)
+	st := openStore(t)
 	r := newRunner(t, st, Config{}, &counter{})
 	for _, j := range []jobs.Job{{Kind: "other"}, {}, {Kind: "count", Priority: 9}} {
 		err := st.Change(t.Context(), func(tx store.Tx) error { _, err := r.Enqueue(t.Context(), tx, j); return err })
@@ -72,7 +72,7 @@ func TestEnqueueRefusesWhatNobodyRuns(t *testing.T) {
 // A job whose transaction is rolled back never runs: its call was rolled back with it.
 func TestRolledBackJobNeverRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st, c := openFake(t), &counter{}
+		st, c := openStore(t), &counter{}
 		r := newRunner(t, st, Config{}, c)
 		start(t, r)
 		var id string
@@ -86,7 +86,7 @@ func TestRolledBackJobNeverRuns(t *testing.T) {
 		}
 		<-time.After(time.Minute)
 		var calls int
-		if err := st.db.QueryRow(`SELECT count(*) FROM river_job`).Scan(&calls); err != nil || calls != 0 || len(c.of(id)) != 0 {
+		if err := st.DB().QueryRow(`SELECT count(*) FROM river_job`).Scan(&calls); err != nil || calls != 0 || len(c.of(id)) != 0 {
 			t.Errorf("%d calls, %d steps, %v", calls, len(c.of(id)), err)
 		}
 	})
@@ -94,7 +94,7 @@ func TestRolledBackJobNeverRuns(t *testing.T) {
 
 func TestBoundedConcurrency(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := openFake(t)
+		st := openStore(t)
 		var now, most atomic.Int32
 		r := newRunner(t, st, Config{Concurrency: 3}, funcHandler{"k", func(context.Context, *Run) error {
 			n := now.Add(1)
@@ -120,7 +120,7 @@ func TestBoundedConcurrency(t *testing.T) {
 
 func TestPriorityGoesFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := openFake(t)
+		st := openStore(t)
 		var mu sync.Mutex
 		var order []string
 		r := newRunner(t, st, Config{Concurrency: 1}, funcHandler{"k", func(_ context.Context, run *Run) error {
@@ -146,7 +146,7 @@ func TestPriorityGoesFirst(t *testing.T) {
 // Stop lets the chunk save, gives the job back, may be called twice; the next process goes on at once.
 func TestStopLeavesTheJobResumable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := openFake(t)
+		st := openStore(t)
 		running := make(chan struct{})
 		var seen jobs.Control
 		r := newRunner(t, st, Config{Node: "first"}, funcHandler{"k", func(ctx context.Context, run *Run) error {
@@ -193,7 +193,7 @@ func TestStopLeavesTheJobResumable(t *testing.T) {
 // A handler that doesn't listen is cut off when Stop's own time is up; its job is put back all the same, without a failure.
 func TestStopCutsOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := openFake(t)
+		st := openStore(t)
 		running := make(chan struct{})
 		r := newRunner(t, st, Config{}, funcHandler{"k", func(ctx context.Context, run *Run) error {
 			close(running)
@@ -216,7 +216,7 @@ func TestStopCutsOff(t *testing.T) {
 }
 
 func TestLifeOfARunner(t *testing.T) {
-	st := openFake(t)
+	st := openStore(t)
 	r := newRunner(t, st, Config{}, &counter{})
 	start(t, r)
 	start(t, r) // twice is once
@@ -237,7 +237,7 @@ func TestLifeOfARunner(t *testing.T) {
 }
 
 func TestConfigIsChecked(t *testing.T) {
-	st := openFake(t)
+	st := openStore(t)
 	for name, cfg := range map[string]Config{
 		"concurrency": {Concurrency: 101}, "below": {Concurrency: -1}, "poll": {Poll: -1}, "limit": {ChunkLimit: 30 * time.Second},
 		"rescue": {ChunkLimit: 3 * time.Minute}, "attempts": {MaxAttempts: -1},
@@ -256,7 +256,7 @@ func TestConfigIsChecked(t *testing.T) {
 
 // Two runners on one store never run one chunk twice: every step is done once, each under its own epoch (FAULTS row 6).
 func TestNoDoubleRun(t *testing.T) {
-	st, c := openFake(t), &counter{}
+	st, c := openStore(t), &counter{}
 	r1 := newRunner(t, st, Config{Node: "one", Poll: 20 * time.Millisecond}, c)
 	r2 := newRunner(t, st, Config{Node: "two", Poll: 20 * time.Millisecond}, c)
 	var ids []string
@@ -274,7 +274,7 @@ func TestNoDoubleRun(t *testing.T) {
 // P3: what a job is about stands in our table only, not in River's.
 func TestRiverHoldsNoArguments(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := openFake(t)
+		st := openStore(t)
 		log := &recorder{}
 		r := newRunner(t, st, Config{Logger: log.logger(), MaxAttempts: 1}, funcHandler{"k", func(context.Context, *Run) error {
 			return fault.Wrap(api.CodeUnavailable, errors.New("canary-77aa"), "reading")
@@ -284,7 +284,7 @@ func TestRiverHoldsNoArguments(t *testing.T) {
 		wait(t, r, j.ID)
 		<-time.After(time.Minute)
 		var rows string
-		err := st.db.QueryRow(`SELECT coalesce(group_concat(cast(args AS text) || coalesce(cast(errors AS text), '') || cast(metadata AS text) || cast(tags AS text)), '') FROM river_job`).Scan(&rows)
+		err := st.DB().QueryRow(`SELECT coalesce(group_concat(cast(args AS text) || coalesce(cast(errors AS text), '') || cast(metadata AS text) || cast(tags AS text)), '') FROM river_job`).Scan(&rows)
 		if err != nil || !strings.Contains(rows, j.ID) || strings.Contains(rows, "canary") {
 			t.Errorf("%v: %s", err, rows)
 		}

@@ -60,6 +60,12 @@ func (p place) mustOpen(t *testing.T) store.Store {
 	return st
 }
 
+// openStore makes a fresh SQLite store; it works inside a bubble of testing/synctest too.
+func openStore(t *testing.T) store.Store {
+	t.Helper()
+	return place{store.SQLite, filepath.Join(t.TempDir(), "keyturn.db")}.mustOpen(t)
+}
+
 func TestRealStoresRunToTheEnd(t *testing.T) {
 	onEach(t, func(t *testing.T, p place) {
 		st, c := p.mustOpen(t), &counter{}

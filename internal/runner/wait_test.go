@@ -15,7 +15,7 @@ import (
 // A waiter of the same process sees every save at once: here each save waits until the one before was seen.
 func TestWaiterSeesEverySave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := openFake(t)
+		st := openStore(t)
 		seen := make(chan int64, 1)
 		r := newRunner(t, st, Config{}, funcHandler{"k", func(ctx context.Context, run *Run) error {
 			for n := int64(1); n <= 5; n++ {
@@ -51,7 +51,7 @@ func TestWaiterSeesEverySave(t *testing.T) {
 // A waiter of another process, which runs nothing itself, sees the end within its poll.
 func TestWaiterOfAnotherProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := openFake(t)
+		st := openStore(t)
 		r := newRunner(t, st, Config{Node: "works"}, funcHandler{"k", func(context.Context, *Run) error {
 			<-time.After(5 * time.Second)
 			return nil
@@ -69,7 +69,7 @@ func TestWaiterOfAnotherProcess(t *testing.T) {
 // Ctrl-C of a waiter is not the end of the job: the error says how to go on.
 func TestInterruptedWaiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := openFake(t)
+		st := openStore(t)
 		r := newRunner(t, st, Config{}, funcHandler{"k", func(ctx context.Context, run *Run) error {
 			for run.Continue(ctx) {
 				<-time.After(time.Second)
@@ -100,7 +100,7 @@ func TestInterruptedWaiter(t *testing.T) {
 }
 
 func TestWaitForNoJob(t *testing.T) {
-	r := newRunner(t, openFake(t), Config{})
+	r := newRunner(t, openStore(t), Config{})
 	if _, err := r.Wait(t.Context(), "0123456789abcdefghijklmn", nil); fault.CodeOf(err) != api.CodeNotFound {
 		t.Errorf("%v", err)
 	}
