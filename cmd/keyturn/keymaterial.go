@@ -122,10 +122,11 @@ A key that doesn't exist is made; one that does gets the material as its next, a
 	return cmd
 }
 
-// parseMaterial reads 32 bytes: raw, or in one of the usual forms of base64. No form can be taken for another, for they
-// differ in length.
+// parseMaterial reads 32 bytes: raw, or in one of the usual forms of base64, which is longer. 32 characters of text are
+// refused: they are a password, or fewer random bytes in some encoding, and no key.
 func parseMaterial(b []byte) ([]byte, error) {
-	if len(b) == 32 {
+	isText := !bytes.ContainsFunc(b, func(r rune) bool { return r < ' ' || r > '~' })
+	if len(b) == 32 && !isText {
 		return bytes.Clone(b), nil
 	}
 	text := string(bytes.TrimSpace(b))

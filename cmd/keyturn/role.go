@@ -19,7 +19,7 @@ func roleCommand(a *app) *cobra.Command {
 func roleList(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List the roles",
-		Long:    "Lists every role with what it is for.",
+		Long:    "Lists every role with what it is for and how many actions it allows.",
 		Example: "  keyturn role list",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
