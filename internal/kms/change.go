@@ -1,0 +1,106 @@
+package kms
+
+import (
+	"context"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/envelope"
+	"github.com/keyturn/keyturn/internal/failpoint"
+	"github.com/keyturn/keyturn/internal/gate"
+	"github.com/keyturn/keyturn/internal/keys"
+	"github.com/keyturn/keyturn/internal/store"
+)
+
+// step is a pure change of a key: it works on its own copy, says which transitions it made, and fills in the event. It
+// may run more than once, each time on what the transaction reads.
+type step func(k *keys.Key, ev *audit.Event) ([]keys.Transition, error)
+
+// changeKey runs a step in a transaction together with its event, as the package comment describes. It returns the key
+// as it is afterwards.
+func (s *Service) changeKey(ctx context.Context, c *access.Caller, in gate.Intent, name string, do step) (keys.Key, error) {
+	var done keys.Key
+	var id envelope.KeyID
+	err := s.gate.Change(ctx, c, in, func(ctx context.Context, tx store.Tx, ev *audit.Event) error {
+		old, err := tx.KeyByName(ctx, name)
+		if err != nil {
+			return err
+		}
+		id = old.ID
+		next := old.Clone()
+		moves, err := do(&next, ev)
+		if err != nil {
+			return err
+		}
+		if err := s.bindTouched(ctx, &next, old, moves); err != nil {
+			return err
+		}
+		if err := tx.UpdateKey(ctx, next); err != nil {
+			return err
+		}
+		done = next
+		return tx.AddTransitions(ctx, id, moves)
+	})
+	failpoint.Hit("kms/after-change")
+	// Dropped also after an error: when nobody knows whether the transaction was committed, the store must be asked.
+	if !id.IsZero() {
+		s.ring.Drop(id)
+	}
+	if err != nil {
+		return keys.Key{}, err
+	}
+	s.settle(ctx, done)
+	return done, nil
+}
+
+// bindTouched gives new versions their material and binds the others to the state in which they stand now.
+func (s *Service) bindTouched(ctx context.Context, next *keys.Key, old keys.Key, moves []keys.Transition) error {
+	seen := map[uint32]bool{}
+	for _, m := range moves {
+		if seen[m.Version] {
+			continue
+		}
+		seen[m.Version] = true
+		before, existed := old.Version(m.Version)
+		now, _ := next.Version(m.Version)
+		switch {
+		case !existed && now.Wrapped == nil:
+			if err := s.ring.Fill(ctx, next, m.Version); err != nil {
+				return err
+			}
+		case existed:
+			if err := s.ring.Bind(ctx, next, m.Version, before); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// settle gives back what is reserved under versions that protect nothing any more. When that fails, their counters stay
+// too high, which harms nobody.
+func (s *Service) settle(ctx context.Context, k keys.Key) {
+	for _, v := range k.Versions {
+		if ops, bytes := s.usage.rest(k.ID, v.Number); !v.State.Protects() && ops+bytes > 0 {
+			_ = s.usage.release(ctx, k.ID, v.Number)
+		}
+	}
+}
+
+// stored reads a key past all caches.
+func (s *Service) stored(ctx context.Context, name string) (k keys.Key, err error) {
+	err = s.st.View(ctx, func(tx store.Tx) error {
+		k, err = tx.KeyByName(ctx, name)
+		return err
+	})
+	return k, err
+}
+
+// shown is the answer of a change: the key as the wire shows it, or the error.
+func (s *Service) shown(k keys.Key, err error) (api.Key, error) {
+	if err != nil {
+		return api.Key{}, err
+	}
+	return s.view(k), nil
+}

@@ -1,0 +1,164 @@
+package kms
+
+import (
+	"context"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/envelope"
+	"github.com/keyturn/keyturn/internal/failpoint"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/gate"
+	"github.com/keyturn/keyturn/internal/keys"
+	"github.com/keyturn/keyturn/internal/material"
+	"github.com/keyturn/keyturn/internal/store"
+)
+
+// Create makes a key with its first version, active as soon as it is committed. Errors: invalid, conflict when the name
+// is taken.
+func (s *Service) Create(ctx context.Context, c *access.Caller, in api.CreateKeyRequest) (api.Key, error) {
+	spec, err := specOf(in)
+	if err != nil {
+		return api.Key{}, err
+	}
+	k, moves, err := s.newKey(c, spec, "created")
+	if err != nil {
+		return api.Key{}, err
+	}
+	intent := gate.Intent{Action: access.KeyCreate, Type: audit.KeyCreate, Verb: "created", Resource: keyResource(k.Name)}
+	return s.insert(ctx, c, intent, k, moves, func(next *keys.Key) error { return s.ring.Fill(ctx, next, 1) })
+}
+
+// newKey is a key with its first version, which has no material yet.
+func (s *Service) newKey(c *access.Caller, spec keys.Spec, reason string) (keys.Key, []keys.Transition, error) {
+	now := s.clock()
+	k, err := keys.NewKey(envelope.NewKeyID(), spec, now)
+	if err != nil {
+		return keys.Key{}, nil, err
+	}
+	moves, err := k.Rotate(now, actor(c), reason, 0)
+	return k, moves, err
+}
+
+// insert writes a new key with its event. fill gives version 1 its material.
+func (s *Service) insert(ctx context.Context, c *access.Caller, in gate.Intent, k keys.Key, moves []keys.Transition, fill func(*keys.Key) error) (api.Key, error) {
+	if err := fill(&k); err != nil {
+		return api.Key{}, err
+	}
+	err := s.gate.Change(ctx, c, in, func(ctx context.Context, tx store.Tx, ev *audit.Event) error {
+		ev.KeyVersion = 1
+		ev.Details.NewVersion = 1
+		ev.Details.Purpose, ev.Details.Algorithm = string(k.Purpose), string(k.Algorithm)
+		ev.Details.NextRotationDue, ev.Details.ComplianceStatus = k.Versions[0].Expires, compliant
+		if err := tx.CreateKey(ctx, k); err != nil {
+			return err
+		}
+		return tx.AddTransitions(ctx, k.ID, moves)
+	})
+	failpoint.Hit("kms/after-create")
+	s.ring.Drop(k.ID)
+	return s.shown(k, err)
+}
+
+// specOf reads a request with its documented defaults.
+func specOf(in api.CreateKeyRequest) (keys.Spec, error) {
+	spec := keys.Spec{
+		Name: in.Name, Purpose: keys.Purpose(in.Purpose), Algorithm: keys.Algorithm(in.Algorithm),
+		Cryptoperiod:      keys.Cryptoperiod{Period: keys.DefaultPeriod, MaxOperations: in.MaxOperations, MaxBytes: in.MaxBytes},
+		SuspendedDecrypts: in.SuspendedDecrypts,
+	}
+	var err error
+	if spec.Suite, err = suiteOf(in.Suite); err != nil {
+		return spec, err
+	}
+	if in.Period != "" {
+		spec.Cryptoperiod.Period, err = keys.ParsePeriod(in.Period)
+	}
+	return spec, err
+}
+
+// suiteOf keeps a number of another width from becoming a suite by being cut.
+func suiteOf(n int) (envelope.Suite, error) {
+	if n < 0 || n > 255 {
+		return 0, fault.New(api.CodeInvalid, "the suite is unknown").WithField("suite").WithNext("leave it out to get the default")
+	}
+	return envelope.Suite(n), nil
+}
+
+// Import brings material from elsewhere in: as the first version of a new key, or as the next, active version of one
+// that exists. It takes ownership of in.Material and wipes it. Purpose, algorithm, suite and period are for a new key; of
+// one that exists they must be left out or agree.
+func (s *Service) Import(ctx context.Context, c *access.Caller, name string, in api.ImportKeyRequest) (api.Key, error) {
+	defer clear(in.Material)
+	if err := checkImport(name, in); err != nil {
+		return api.Key{}, err
+	}
+	intent := gate.Intent{Action: access.KeyImport, Type: audit.KeyCreate, Verb: "imported", Resource: keyResource(name), Reason: in.Reason}
+	if allowed(c, access.KeyImport, keyResource(name)) {
+		_, err := s.stored(ctx, name)
+		if fault.CodeOf(err) == api.CodeNotFound {
+			return s.importNew(ctx, c, intent, name, in)
+		}
+	}
+	return s.shown(s.changeKey(ctx, c, intent, name, func(k *keys.Key, ev *audit.Event) ([]keys.Transition, error) {
+		if err := sameKind(k, in); err != nil {
+			return nil, err
+		}
+		moves, err := s.rotateStep(k, ev, c, in.Reason, 0)
+		if err != nil {
+			return nil, err
+		}
+		return moves, s.ring.FillWith(ctx, k, ev.KeyVersion, material.New(append([]byte(nil), in.Material...)))
+	}))
+}
+
+func (s *Service) importNew(ctx context.Context, c *access.Caller, intent gate.Intent, name string, in api.ImportKeyRequest) (api.Key, error) {
+	spec, err := specOf(api.CreateKeyRequest{Name: name, Purpose: in.Purpose, Algorithm: in.Algorithm, Suite: in.Suite, Period: in.Period})
+	if err != nil {
+		return api.Key{}, err
+	}
+	k, moves, err := s.newKey(c, spec, in.Reason)
+	if err != nil {
+		return api.Key{}, err
+	}
+	return s.insert(ctx, c, intent, k, moves, func(k *keys.Key) error {
+		return s.ring.FillWith(ctx, k, 1, material.New(append([]byte(nil), in.Material...)))
+	})
+}
+
+func checkImport(name string, in api.ImportKeyRequest) error {
+	if err := keyNamed(name); err != nil {
+		return err
+	}
+	if len(in.Material) != envelope.KeySize {
+		return fault.Newf(api.CodeInvalid, "importing a key: the material is not %d bytes", envelope.KeySize).WithField("material")
+	}
+	weak := true
+	for _, b := range in.Material {
+		weak = weak && b == in.Material[0]
+	}
+	if weak {
+		return fault.New(api.CodeInvalid, "importing a key: the bytes of the material are all the same").WithField("material")
+	}
+	return nil
+}
+
+// sameKind refuses to import into a key that is of another kind than the request says.
+func sameKind(k *keys.Key, in api.ImportKeyRequest) error {
+	for _, q := range []struct {
+		field string
+		other bool
+	}{
+		{"purpose", in.Purpose != "" && in.Purpose != string(k.Purpose)},
+		{"algorithm", in.Algorithm != "" && in.Algorithm != string(k.Algorithm)},
+		{"suite", in.Suite != 0 && in.Suite != int(k.Suite)},
+		{"period", in.Period != "" && in.Period != keys.FormatPeriod(k.Cryptoperiod.Period)},
+	} {
+		if q.other {
+			return fault.Newf(api.CodeConflict, "importing a key: key %s exists and has another %s", k.Name, q.field).WithField(q.field).
+				WithNext("leave it out, or import under another name")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,210 @@
+package kms
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/failpoint"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/gate"
+	"github.com/keyturn/keyturn/internal/keys"
+	"github.com/keyturn/keyturn/internal/runner"
+	"github.com/keyturn/keyturn/internal/store"
+)
+
+// Destroy schedules the destruction of a version, which does nothing any more from that moment. It is refused with
+// in_use while a dataset holds values under the version, or while somebody opened something with it within the quiet
+// time: an application that still reads old ciphertexts may write one back. RunDue executes it when the waiting time is
+// over; undestroy takes it back before.
+func (s *Service) Destroy(ctx context.Context, c *access.Caller, name string, in api.VersionStateRequest) (api.Key, error) {
+	if err := keyNamed(name); err != nil {
+		return api.Key{}, err
+	}
+	if in.Version == 0 {
+		return api.Key{}, fault.New(api.CodeInvalid, "destroying: the version isn't named").WithField("version").
+			WithNext("name it, so that no other is destroyed by mistake")
+	}
+	// Other databases are asked before the transaction, and for nobody who may not destroy.
+	var inUse error
+	if allowed(c, access.KeyDestroy, keyResource(name)) {
+		inUse = s.lookForDependents(ctx, name, in)
+	}
+	intent := gate.Intent{Action: access.KeyDestroy, Type: audit.KeyState, Verb: "destroy_scheduled", Resource: keyResource(name), Reason: in.Reason}
+	return s.shown(s.changeKey(ctx, c, intent, name, func(k *keys.Key, ev *audit.Event) ([]keys.Transition, error) {
+		before, _ := k.Version(in.Version)
+		now := s.clock()
+		ev.KeyVersion = before.Number
+		move, err := k.Move(in.Version, keys.DestroyScheduled, now, actor(c), in.Reason, in.WaitDays)
+		if err == nil {
+			err = inUse
+		}
+		if err == nil {
+			err = s.quiet(k.Name, before, now)
+		}
+		if err != nil {
+			return nil, err
+		}
+		after, _ := k.Version(in.Version)
+		ev.Details.FromState, ev.Details.State, ev.Details.DestroyAt = string(before.State), string(after.State), after.DestroyAt
+		return []keys.Transition{move}, nil
+	}))
+}
+
+// lookForDependents asks everybody who may depend on the version, if the request would go through otherwise.
+func (s *Service) lookForDependents(ctx context.Context, name string, in api.VersionStateRequest) error {
+	k, err := s.stored(ctx, name)
+	if err != nil {
+		return err
+	}
+	k = k.Clone()
+	if _, err := k.Move(in.Version, keys.DestroyScheduled, s.clock(), "", "", in.WaitDays); err != nil {
+		return nil // the transaction will say so
+	}
+	return s.unused(ctx, k, in.Version)
+}
+
+// unused is nil when nothing depends on the version, and otherwise says what does and how much of it.
+func (s *Service) unused(ctx context.Context, k keys.Key, n uint32) error {
+	var found []Dependent
+	for _, d := range s.cfg.Dependents {
+		some, err := d.Dependents(ctx, k.ID, n)
+		if err != nil {
+			return fault.Wrapf("", err, "looking for what depends on version %d of key %s", n, k.Name).
+				WithNext("make every registered dataset reachable, or remove the dataset")
+		}
+		found = append(found, some...)
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	return fault.Newf(api.CodeInUse, "version %d of key %s is still in use: %s", n, k.Name, describe(found)).WithField("version").
+		WithNext("move the data to the current version: keyturn dataset reencrypt")
+}
+
+// describe lists dependents in words: "120 values in dataset/patients column ssn, …".
+func describe(found []Dependent) string {
+	const most = 5
+	parts := make([]string, 0, most+1)
+	for i, d := range found {
+		if i == most {
+			parts = append(parts, fmt.Sprintf("and %d places more", len(found)-most))
+			break
+		}
+		part := fmt.Sprintf("%d values in %s", d.Rows, d.Resource)
+		if d.Column != "" {
+			part += " column " + d.Column
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// quiet refuses while the version was opened a short time ago.
+func (s *Service) quiet(name string, v keys.Version, now time.Time) error {
+	ends := v.LastOpened.Add(s.cfg.DestroyQuiet)
+	if s.cfg.DestroyQuiet <= 0 || v.LastOpened.IsZero() || !now.Before(ends) {
+		return nil
+	}
+	return fault.Newf(api.CodeInUse, "version %d of key %s was opened at %s, within the last %s", v.Number, name,
+		v.LastOpened.Format(time.RFC3339), s.cfg.DestroyQuiet).WithField("version").
+		WithNext("find out who still reads what it sealed: keyturn audit query; then try again after " + ends.Format(time.RFC3339))
+}
+
+// JobDestroyDue is the kind of the job that executes due destructions.
+const JobDestroyDue = "destroy-due"
+
+// DueHandler runs jobs of the kind destroy-due. They have no arguments: whoever wakes one has all destroyed that is due.
+type DueHandler struct{ Service *Service }
+
+// Kind is "destroy-due".
+func (h DueHandler) Kind() string { return JobDestroyDue }
+
+// Run does it all in one chunk. Interrupted, it leaves versions that are destroyed and versions that are not, and none in
+// between; the next run takes up the rest.
+func (h DueHandler) Run(ctx context.Context, _ *runner.Run) error {
+	_, err := h.Service.RunDue(ctx)
+	return err
+}
+
+// RunDue destroys every version whose waiting time is over and on which nothing depends. It returns how many; one that is
+// refused doesn't keep the others, and is the error.
+func (s *Service) RunDue(ctx context.Context) (destroyed int, err error) {
+	due, err := s.due(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, d := range due {
+		failed := s.destroyNow(ctx, d.key, d.version)
+		switch {
+		case failed == nil:
+			destroyed++
+		case err == nil:
+			err = failed
+		}
+		if ctx.Err() != nil {
+			return destroyed, failed
+		}
+	}
+	return destroyed, err
+}
+
+type dueVersion struct {
+	key     string
+	version uint32
+}
+
+// due lists the versions whose destruction is due. Where none is scheduled, as nearly always, one count tells.
+func (s *Service) due(ctx context.Context) (out []dueVersion, err error) {
+	now := s.clock()
+	err = s.st.View(ctx, func(tx store.Tx) error {
+		out = nil
+		_, states, err := tx.CountKeys(ctx)
+		if err != nil || states[keys.DestroyScheduled] == 0 {
+			return err
+		}
+		return eachKey(ctx, tx, func(k keys.Key) error {
+			for _, v := range k.Versions {
+				if v.State == keys.DestroyScheduled && !now.Before(v.DestroyAt) {
+					out = append(out, dueVersion{k.Name, v.Number})
+				}
+			}
+			return nil
+		})
+	})
+	return out, err
+}
+
+// destroyNow ends one version, after looking once more for what depends on it: a table may have been restored from a
+// backup meanwhile. The tombstone is written after the commit; if we are killed in between, Start writes it.
+func (s *Service) destroyNow(ctx context.Context, name string, n uint32) error {
+	k, err := s.stored(ctx, name)
+	if err != nil {
+		return err
+	}
+	inUse := s.unused(ctx, k, n)
+	const reason = "waiting time over"
+	intent := gate.Intent{Action: access.KeyDestroy, Type: audit.KeyState, Verb: "destroyed", Resource: keyResource(name), Reason: reason}
+	k, err = s.changeKey(ctx, system(), intent, name, func(k *keys.Key, ev *audit.Event) ([]keys.Transition, error) {
+		ev.KeyVersion, ev.Details.Source = n, "scheduler"
+		if inUse != nil {
+			return nil, inUse
+		}
+		move, err := k.Destroy(n, s.clock(), actor(system()), reason)
+		if err != nil {
+			return nil, err
+		}
+		ev.Details.FromState, ev.Details.State = string(move.From), string(move.To)
+		return []keys.Transition{move}, nil
+	})
+	if err != nil {
+		return err
+	}
+	failpoint.Hit("kms/before-tombstone")
+	v, _ := k.Version(n)
+	return s.entomb(ctx, Tombstone{KeyID: k.ID, Key: k.Name, Version: n, At: v.Destroyed})
+}

@@ -1,0 +1,211 @@
+package kms
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/gate"
+	"github.com/keyturn/keyturn/internal/keys"
+	"github.com/keyturn/keyturn/internal/store"
+)
+
+// The severities of checks.
+const (
+	SeverityError   = "error"   // fails the doctor
+	SeverityWarning = "warning" // fails it only when asked to be strict
+	SeverityInfo    = "info"    // never fails it
+)
+
+// Check is one check of the doctor that another room brings: its Run fills in OK and, when it isn't, Detail and Fix. The
+// name and the severity are the check's own.
+type Check struct {
+	Name, Severity string
+	Run            func(ctx context.Context) (ok bool, detail, fix string)
+}
+
+// checkTimeout bounds one check, so that a master key that doesn't answer doesn't hide what the others found.
+const checkTimeout = 20 * time.Second
+
+// Doctor runs every check and says what it found. It changes nothing.
+func (s *Service) Doctor(ctx context.Context, c *access.Caller) (api.Doctor, error) {
+	out := api.Doctor{OK: true, Checks: []api.DoctorCheck{}}
+	in := gate.Intent{Action: access.SystemRead, Type: audit.ConfigRead, Verb: "doctor", Resource: systemResource}
+	err := s.gate.Use(ctx, c, in, func(ctx context.Context, ev *audit.Event) error {
+		for _, check := range append(s.ownChecks(), s.cfg.Checks...) {
+			found := run(ctx, check)
+			out.Checks = append(out.Checks, found)
+			if !found.OK {
+				ev.Details.Failed++
+				out.OK = out.OK && found.Severity != SeverityError
+			}
+		}
+		ev.Details.Items = uint64(len(out.Checks))
+		return ctx.Err()
+	})
+	if err != nil {
+		return api.Doctor{}, err
+	}
+	return out, nil
+}
+
+func run(ctx context.Context, check Check) api.DoctorCheck {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	ok, detail, fix := check.Run(ctx)
+	if ok {
+		fix = ""
+	}
+	return api.DoctorCheck{Name: check.Name, OK: ok, Severity: check.Severity, Detail: detail, Fix: fix}
+}
+
+// ownChecks are the checks of what this room sees.
+func (s *Service) ownChecks() []Check {
+	return []Check{
+		{"master-keys", SeverityError, s.checkMasters},
+		{"store", SeverityError, s.checkStore},
+		{"audit", SeverityError, s.checkAudit},
+		{"clock", SeverityError, s.checkClock},
+		{"tombstones", SeverityError, s.checkTombstones},
+		{"rotation", SeverityWarning, s.checkOverdue},
+		{"destruction", SeverityWarning, s.checkDestruction},
+	}
+}
+
+// unknown is the outcome of a check that couldn't be made.
+func unknown(err error) (bool, string, string) {
+	return false, fault.MessageOf(err), fault.NextOf(err)
+}
+
+// checkMasters proves that every key-encryption key opens under every master key.
+func (s *Service) checkMasters(ctx context.Context) (bool, string, string) {
+	all := s.ring.Verify(ctx)
+	var bad []string
+	fix := ""
+	for _, m := range all {
+		if m.OK {
+			continue
+		}
+		bad = append(bad, m.URL+": "+fault.MessageOf(m.Err))
+		if fix == "" {
+			fix = fault.NextOf(m.Err)
+		}
+	}
+	switch {
+	case len(all) == 0:
+		return false, "no master key is configured", "keyturn master add URL"
+	case len(bad) > 0:
+		if fix == "" {
+			fix = "repair the master key, or wrap the store's keys under it anew: keyturn master rotate"
+		}
+		return false, strings.Join(bad, "; "), fix
+	}
+	return true, fmt.Sprintf("%d key-encryption keys open under each of %d master keys", len(all[0].KEKs), len(all)), ""
+}
+
+func (s *Service) checkStore(ctx context.Context) (bool, string, string) {
+	if err := s.st.Durable(ctx); err != nil {
+		return unknown(err)
+	}
+	return true, "what is committed is on disk", ""
+}
+
+// checkClock compares with the newest event of the log: time that was recorded can't lie in the future.
+func (s *Service) checkClock(ctx context.Context) (bool, string, string) {
+	var newest time.Time
+	err := s.st.View(ctx, func(tx store.Tx) error {
+		newest = time.Time{}
+		return eachLastSegment(ctx, tx, func(_ audit.Head, last *audit.Segment) error {
+			if last.LastTime.After(newest) {
+				newest = last.LastTime
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return unknown(err)
+	}
+	const slack = time.Minute
+	if behind := newest.Sub(s.clock()); behind > slack {
+		return false, fmt.Sprintf("the clock stands %s before the newest audit event", behind.Round(time.Second)),
+			"set the clock of this machine right; until then nothing falls due and nothing is destroyed"
+	}
+	return true, "not before the newest audit event", ""
+}
+
+// checkTombstones looks for destroyed versions that an older store brought back.
+func (s *Service) checkTombstones(ctx context.Context) (bool, string, string) {
+	back, err := s.risen(ctx)
+	if err != nil {
+		return unknown(err)
+	}
+	if len(back) == 0 {
+		return true, "no destroyed version has come back", ""
+	}
+	names := make([]string, 0, len(back))
+	for _, t := range back {
+		names = append(names, fmt.Sprintf("%s version %d", t.Key, t.Version))
+	}
+	return false, "destroyed, but alive in the store: " + listed(names), "destroy them again, or find out who put an older store back"
+}
+
+func (s *Service) checkOverdue(ctx context.Context) (bool, string, string) {
+	now := s.clock()
+	late, err := s.keysThat(ctx, func(k keys.Key) bool { return k.Overdue(now) })
+	if err != nil {
+		return unknown(err)
+	}
+	if len(late) == 0 {
+		return true, "no key is older than its cryptoperiod", ""
+	}
+	return false, "overdue: " + listed(late), "keyturn key rotate NAME"
+}
+
+// checkDestruction looks for destructions that fell due a day ago and more, and didn't happen.
+func (s *Service) checkDestruction(ctx context.Context) (bool, string, string) {
+	before := s.clock().Add(-24 * time.Hour)
+	late, err := s.keysThat(ctx, func(k keys.Key) bool {
+		for _, v := range k.Versions {
+			if v.State == keys.DestroyScheduled && v.DestroyAt.Before(before) {
+				return true
+			}
+		}
+		return false
+	})
+	if err != nil {
+		return unknown(err)
+	}
+	if len(late) == 0 {
+		return true, "no destruction is late", ""
+	}
+	return false, "destruction is due and was refused or didn't run: " + listed(late),
+		"see keyturn audit query --type key_state for the reason; undestroy the version or move what depends on it"
+}
+
+// keysThat lists the names of keys.
+func (s *Service) keysThat(ctx context.Context, want func(keys.Key) bool) (names []string, err error) {
+	err = s.st.View(ctx, func(tx store.Tx) error {
+		names = nil
+		return eachKey(ctx, tx, func(k keys.Key) error {
+			if want(k) {
+				names = append(names, k.Name)
+			}
+			return nil
+		})
+	})
+	return names, err
+}
+
+// listed is at most ten of the names.
+func listed(names []string) string {
+	const most = 10
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+}

@@ -1,0 +1,317 @@
+package kms
+
+import (
+	"context"
+	"slices"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/failpoint"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/gate"
+	"github.com/keyturn/keyturn/internal/keyring"
+	"github.com/keyturn/keyturn/internal/keys"
+	"github.com/keyturn/keyturn/internal/store"
+)
+
+// The order of a change of master keys, and what a crash leaves behind: the key-encryption keys are wrapped anew in
+// memory (master keys are asked over the network, so before the transaction), then stored in one transaction with the
+// event, then the ring takes the new list, then the configuration is written. Killed after the transaction, the
+// configuration is the old one: after an addition its keys still open everything, and the same command does the rest;
+// after a removal, the keys that stay open everything, and doctor shows the one that doesn't.
+
+var masterResource = access.Resource{Kind: access.KindMaster}
+
+// Masters lists the configured master keys and whether each opens every key-encryption key now.
+func (s *Service) Masters(ctx context.Context, c *access.Caller) (api.MasterKeyList, error) {
+	return s.masters(ctx, c, "listed")
+}
+
+// VerifyMasters proves it anew, as Masters does; it is recorded as a verification.
+func (s *Service) VerifyMasters(ctx context.Context, c *access.Caller) (api.MasterKeyList, error) {
+	return s.masters(ctx, c, "verified")
+}
+
+func (s *Service) masters(ctx context.Context, c *access.Caller, verb string) (api.MasterKeyList, error) {
+	out := api.MasterKeyList{}
+	in := gate.Intent{Action: access.MasterRead, Type: audit.ConfigRead, Verb: verb, Resource: masterResource}
+	err := s.gate.Use(ctx, c, in, func(ctx context.Context, ev *audit.Event) error {
+		out.MasterKeys = s.masterViews(ctx)
+		ev.Details.Items = uint64(len(out.MasterKeys))
+		for _, m := range out.MasterKeys {
+			if !m.OK {
+				ev.Details.Failed++
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return api.MasterKeyList{}, err
+	}
+	return out, nil
+}
+
+func (s *Service) masterViews(ctx context.Context) []api.MasterKey {
+	out := []api.MasterKey{}
+	for _, m := range s.ring.Verify(ctx) {
+		v := api.MasterKey{URL: m.URL, Provider: m.Provider, Kind: string(m.Kind), OK: m.OK}
+		if m.Err != nil {
+			v.Detail = fault.MessageOf(m.Err)
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
+// AddMaster wraps every key-encryption key under one more master key, and writes it into the configuration as the last.
+func (s *Service) AddMaster(ctx context.Context, c *access.Caller, in api.MasterKeyRequest) (api.MasterRotation, error) {
+	return s.changeMasters(ctx, c, "master_added", func(ctx context.Context, now []keyring.MasterKey) ([]keyring.MasterKey, string, error) {
+		if s.cfg.Masters == nil {
+			return nil, "", errFixedMasters
+		}
+		added, err := s.cfg.Masters.Open(ctx, in.URL)
+		if err != nil {
+			return nil, "", fault.Wrap("", err, "adding a master key")
+		}
+		for _, m := range now {
+			if m.ID() == added.ID() || m.URL() == added.URL() {
+				_ = added.Close()
+				return nil, added.URL(), fault.New(api.CodeConflict, "adding a master key: it is configured already").WithField("url")
+			}
+		}
+		return append(slices.Clone(now), added), added.URL(), nil
+	})
+}
+
+// RemoveMaster takes a master key out: nothing stays wrapped under it. The last one stays.
+func (s *Service) RemoveMaster(ctx context.Context, c *access.Caller, in api.MasterKeyRequest) (api.MasterRotation, error) {
+	return s.changeMasters(ctx, c, "master_removed", func(_ context.Context, now []keyring.MasterKey) ([]keyring.MasterKey, string, error) {
+		if s.cfg.Masters == nil {
+			return nil, "", errFixedMasters
+		}
+		i := slices.IndexFunc(now, func(m keyring.MasterKey) bool { return m.URL() == in.URL })
+		switch {
+		case i < 0:
+			return nil, "", fault.New(api.CodeNotFound, "removing a master key: none with this URL is configured").WithField("url").
+				WithNext("see keyturn master list")
+		case len(now) == 1:
+			return nil, in.URL, fault.New(api.CodeInUse, "removing a master key: it is the last one, and nothing would open the store again").
+				WithField("url").WithNext("add another one first: keyturn master add URL")
+		}
+		return slices.Delete(slices.Clone(now), i, i+1), in.URL, nil
+	})
+}
+
+var errFixedMasters = fault.New(api.CodeWrongState, "the list of master keys can't be changed here").
+	WithNext("change masterKeys in the configuration, then keyturn master rotate")
+
+// RotateMasters wraps the key-encryption keys anew under the configured master keys; with in.KEKs it makes a new
+// generation of each and moves every version of every key under it. No data is touched either way.
+func (s *Service) RotateMasters(ctx context.Context, c *access.Caller, in api.RotateMasterRequest) (api.MasterRotation, error) {
+	if in.KEKs {
+		return s.rotateKEKs(ctx, c)
+	}
+	return s.changeMasters(ctx, c, "master_rotated", func(_ context.Context, now []keyring.MasterKey) ([]keyring.MasterKey, string, error) {
+		return now, "", nil
+	})
+}
+
+// changeMasters makes the list of master keys what choose says. choose also says which URL the event names.
+func (s *Service) changeMasters(ctx context.Context, c *access.Caller, verb string,
+	choose func(context.Context, []keyring.MasterKey) ([]keyring.MasterKey, string, error)) (api.MasterRotation, error) {
+	s.masterMu.Lock()
+	defer s.masterMu.Unlock()
+	var next []keyring.MasterKey
+	var wrapped []keys.KEK
+	var url string
+	var refused error
+	now := s.ring.Masters()
+	if allowed(c, access.MasterChange, masterResource) { // nobody else has us open files or call services
+		if next, url, refused = choose(ctx, now); refused == nil {
+			wrapped, refused = s.ring.RewrapKEKs(ctx, next)
+		}
+	}
+	err := s.storeKEKs(ctx, c, gate.Intent{Action: access.MasterChange, Type: audit.ConfigWrite, Verb: verb, Resource: masterResource}, wrapped, url, refused)
+	if err != nil {
+		closeNew(next, now)
+		return api.MasterRotation{}, err
+	}
+	failpoint.Hit("kms/after-masters")
+	if err := s.ring.Use(ctx, next); err != nil {
+		return api.MasterRotation{}, err
+	}
+	if err := s.saveMasters(ctx, now, next); err != nil {
+		return api.MasterRotation{}, err
+	}
+	return api.MasterRotation{Rewrapped: len(wrapped), MasterKeys: s.masterViews(ctx)}, nil
+}
+
+// closeNew lets go of master keys that were opened for a change that didn't happen.
+func closeNew(next, now []keyring.MasterKey) {
+	for _, m := range next {
+		if !slices.Contains(now, m) {
+			_ = m.Close()
+		}
+	}
+}
+
+// saveMasters writes the configuration if the list has changed.
+func (s *Service) saveMasters(ctx context.Context, before, after []keyring.MasterKey) error {
+	if slices.Equal(before, after) {
+		return nil
+	}
+	urls := make([]string, len(after))
+	for i, m := range after {
+		urls[i] = m.URL()
+	}
+	if err := s.cfg.Masters.Save(ctx, urls); err != nil {
+		return fault.Wrap("", err, "the store is changed, writing the configuration").
+			WithNext("make masterKeys in the configuration the list that keyturn master list shows")
+	}
+	return nil
+}
+
+// storeKEKs writes key-encryption keys with their event, unless somebody changed them since they were read.
+func (s *Service) storeKEKs(ctx context.Context, c *access.Caller, in gate.Intent, records []keys.KEK, url string, refused error) error {
+	return s.gate.Change(ctx, c, in, func(ctx context.Context, tx store.Tx, ev *audit.Event) error {
+		ev.Details.MasterKey = url
+		if refused != nil {
+			return refused
+		}
+		stored, err := tx.KEKs(ctx)
+		if err != nil {
+			return err
+		}
+		if !follows(records, stored) {
+			return fault.New(api.CodeConflict, "the key-encryption keys were changed by somebody else meanwhile").WithNext("try again")
+		}
+		for _, k := range records {
+			if err := tx.PutKEK(ctx, k); err != nil {
+				return err
+			}
+		}
+		ev.Details.Changed = uint64(len(records))
+		return nil
+	})
+}
+
+// follows says whether records were made from what is stored: they name every stored key that is active, and no other of
+// a generation that is stored already.
+func follows(records, stored []keys.KEK) bool {
+	made := map[keys.KEKID]bool{}
+	for _, k := range records {
+		made[k.ID] = true
+	}
+	for _, k := range stored {
+		if k.Active && !made[k.ID] {
+			return false
+		}
+		for _, m := range records {
+			if m.ID != k.ID && m.Purpose == k.Purpose && m.Version == k.Version {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// rotateKEKs makes a new generation of every key-encryption key, and then moves the versions of all keys under it, a page
+// of keys a transaction. Killed in between, it leaves versions under both generations, which both stay open; the next
+// call moves the rest.
+func (s *Service) rotateKEKs(ctx context.Context, c *access.Caller) (api.MasterRotation, error) {
+	s.masterMu.Lock()
+	defer s.masterMu.Unlock()
+	var made []keys.KEK
+	var refused error
+	if allowed(c, access.MasterChange, masterResource) {
+		made, refused = s.ring.NewKEKs(ctx, keys.KEKPurposes())
+	}
+	in := gate.Intent{Action: access.MasterChange, Type: audit.KeyRotation, Verb: "keks_rotated", Resource: masterResource}
+	if err := s.storeKEKs(ctx, c, in, made, "", refused); err != nil {
+		return api.MasterRotation{}, err
+	}
+	if err := s.ring.Open(ctx); err != nil {
+		return api.MasterRotation{}, err
+	}
+	failpoint.Hit("kms/after-keks")
+	in.Verb = "versions_rewrapped"
+	err := s.gate.Use(ctx, c, in, func(ctx context.Context, ev *audit.Event) error {
+		moved, err := s.moveVersions(ctx)
+		ev.Details.Changed = moved
+		return err
+	})
+	if err != nil {
+		return api.MasterRotation{}, err
+	}
+	return api.MasterRotation{Rewrapped: len(keys.KEKPurposes()), MasterKeys: s.masterViews(ctx)}, nil
+}
+
+// pageOfBinding is how many keys are bound anew in one transaction: short enough that others hardly wait.
+const pageOfBinding = 100
+
+// moveVersions binds every version under the active key-encryption key and says how many it moved.
+func (s *Service) moveVersions(ctx context.Context) (moved uint64, err error) {
+	for after := ""; ; {
+		var n uint64
+		var last string
+		var full bool
+		err := s.st.Change(ctx, func(tx store.Tx) error {
+			page, err := tx.Keys(ctx, after, pageOfBinding)
+			if err != nil {
+				return err
+			}
+			n, last, full = 0, after, len(page) == pageOfBinding
+			for _, k := range page {
+				bound, err := s.bindAll(ctx, tx, k)
+				if err != nil {
+					return err
+				}
+				n, last = n+bound, k.Name
+			}
+			return nil
+		})
+		if err != nil {
+			return moved, err
+		}
+		if moved, after = moved+n, last; !full {
+			return moved, nil
+		}
+		failpoint.Hit("kms/between-pages")
+	}
+}
+
+// bindAll binds those versions of k that aren't under the active key-encryption key.
+func (s *Service) bindAll(ctx context.Context, tx store.Tx, k keys.Key) (bound uint64, err error) {
+	active, err := activeKEK(ctx, tx)
+	if err != nil {
+		return 0, err
+	}
+	next := k.Clone()
+	for _, v := range k.Versions {
+		if len(v.Wrapped) == 0 || v.KEK == active {
+			continue
+		}
+		if err := s.ring.Bind(ctx, &next, v.Number, v); err != nil {
+			return 0, err
+		}
+		bound++
+	}
+	if bound == 0 {
+		return 0, nil
+	}
+	return bound, tx.UpdateKey(ctx, next)
+}
+
+func activeKEK(ctx context.Context, tx store.Tx) (keys.KEKID, error) {
+	all, err := tx.KEKs(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, k := range all {
+		if k.Active && k.Purpose == keys.KEKData {
+			return k.ID, nil
+		}
+	}
+	return "", fault.New(api.CodeUnavailable, "the store has no active key-encryption key for data")
+}

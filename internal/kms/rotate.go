@@ -1,0 +1,71 @@
+package kms
+
+import (
+	"context"
+	"time"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/gate"
+	"github.com/keyturn/keyturn/internal/keys"
+)
+
+// The compliance statuses of a key, in events and in health.
+const (
+	compliant = "compliant"
+	dueSoon   = "due_soon"
+	overdue   = "overdue"
+)
+
+// Rotate makes a new version the active one; the one before opens what it sealed and seals nothing new. Errors: conflict
+// when in.IfVersion is not the active one any more.
+func (s *Service) Rotate(ctx context.Context, c *access.Caller, name string, in api.RotateKeyRequest) (api.Key, error) {
+	if err := keyNamed(name); err != nil {
+		return api.Key{}, err
+	}
+	if in.Emergency && in.Reason == "" {
+		return api.Key{}, fault.New(api.CodeInvalid, "rotating in an emergency: a reason is needed").WithField("reason")
+	}
+	intent := gate.Intent{Action: access.KeyRotate, Type: audit.KeyRotation, Verb: "rotated", Resource: keyResource(name), Reason: in.Reason}
+	return s.shown(s.changeKey(ctx, c, intent, name, func(k *keys.Key, ev *audit.Event) ([]keys.Transition, error) {
+		ev.Details.Emergency = in.Emergency
+		return s.rotateStep(k, ev, c, in.Reason, in.IfVersion)
+	}))
+}
+
+// rotateStep is the pure part of every rotation, with what the event says of it.
+func (s *Service) rotateStep(k *keys.Key, ev *audit.Event, c *access.Caller, reason string, ifVersion uint32) ([]keys.Transition, error) {
+	now := s.clock()
+	old, _ := k.Active()
+	ev.Details.Source, ev.Details.ComplianceStatus = source(c), status(k, now)
+	moves, err := k.Rotate(now, actor(c), reason, ifVersion)
+	if err != nil {
+		return nil, err
+	}
+	added := k.Versions[len(k.Versions)-1]
+	ev.KeyVersion = added.Number
+	ev.Details.OldVersion, ev.Details.NewVersion = old.Number, added.Number
+	ev.Details.NextRotationDue, ev.Details.ComplianceStatus = added.Expires, compliant
+	return moves, nil
+}
+
+// status is how a key stands against its cryptoperiod.
+func status(k *keys.Key, now time.Time) string {
+	switch {
+	case k.Overdue(now):
+		return overdue
+	case k.DueSoon(now):
+		return dueSoon
+	}
+	return compliant
+}
+
+// source says whether people or keyturn itself asked.
+func source(c *access.Caller) string {
+	if c.Method == methodInternal {
+		return "scheduler"
+	}
+	return "api"
+}

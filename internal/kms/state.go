@@ -1,0 +1,136 @@
+package kms
+
+import (
+	"context"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/gate"
+	"github.com/keyturn/keyturn/internal/keys"
+)
+
+// verb is one of the ways to change a version's state.
+type verb struct {
+	name   string // as events say it
+	action access.Action
+	to     keys.State // empty: back to the prior state
+	from   keys.State // what version 0 stands for: the only one in this state
+}
+
+// The verbs. Destroy has more to check and is in destroy.go.
+var (
+	suspend    = verb{"suspended", access.KeyState, keys.Suspended, keys.Active}
+	resume     = verb{"resumed", access.KeyState, keys.Active, keys.Suspended}
+	disable    = verb{"disabled", access.KeyState, keys.Deactivated, keys.Active}
+	compromise = verb{"compromised", access.KeyCompromise, keys.Compromised, keys.Active}
+	undestroy  = verb{"undestroyed", access.KeyDestroy, "", keys.DestroyScheduled}
+)
+
+// Suspend holds a version back: it seals nothing, and opens only if the key says so, until it is resumed.
+func (s *Service) Suspend(ctx context.Context, c *access.Caller, key string, in api.VersionStateRequest) (api.Key, error) {
+	return s.move(ctx, c, key, in, suspend)
+}
+
+// Resume makes a suspended version active again, unless another is.
+func (s *Service) Resume(ctx context.Context, c *access.Caller, key string, in api.VersionStateRequest) (api.Key, error) {
+	return s.move(ctx, c, key, in, resume)
+}
+
+// Disable ends a version's protecting without making a new one: the key seals nothing until it is rotated.
+func (s *Service) Disable(ctx context.Context, c *access.Caller, key string, in api.VersionStateRequest) (api.Key, error) {
+	return s.move(ctx, c, key, in, disable)
+}
+
+// Compromise marks a version as known to others. If it was the active one, a new version is made first, in the same
+// transaction, so that nothing is sealed under the compromised one any more and sealing doesn't stop.
+func (s *Service) Compromise(ctx context.Context, c *access.Caller, key string, in api.VersionStateRequest) (api.Key, error) {
+	return s.move(ctx, c, key, in, compromise)
+}
+
+// Undestroy takes a scheduled destruction back: the version is again what it was before.
+func (s *Service) Undestroy(ctx context.Context, c *access.Caller, key string, in api.VersionStateRequest) (api.Key, error) {
+	return s.move(ctx, c, key, in, undestroy)
+}
+
+// move changes the state of one version.
+func (s *Service) move(ctx context.Context, c *access.Caller, name string, in api.VersionStateRequest, v verb) (api.Key, error) {
+	if err := keyNamed(name); err != nil {
+		return api.Key{}, err
+	}
+	if err := noWaitDays(in); err != nil {
+		return api.Key{}, err
+	}
+	intent := gate.Intent{Action: v.action, Type: audit.KeyState, Verb: v.name, Resource: keyResource(name), Reason: in.Reason}
+	return s.shown(s.changeKey(ctx, c, intent, name, func(k *keys.Key, ev *audit.Event) ([]keys.Transition, error) {
+		n, err := pick(k, in.Version, v.from)
+		if err != nil {
+			return nil, err
+		}
+		return s.moveStep(k, ev, c, n, v, in.Reason)
+	}))
+}
+
+func noWaitDays(in api.VersionStateRequest) error {
+	if in.WaitDays == 0 {
+		return nil
+	}
+	return fault.New(api.CodeInvalid, "a waiting time is for destroy only").WithField("waitDays")
+}
+
+// moveStep is the pure part: the transition, and before that of an active version to compromised, its successor.
+func (s *Service) moveStep(k *keys.Key, ev *audit.Event, c *access.Caller, n uint32, v verb, reason string) ([]keys.Transition, error) {
+	before, ok := k.Version(n)
+	if !ok {
+		return nil, noVersion(k, n)
+	}
+	to := v.to
+	if to == "" {
+		if before.State != keys.DestroyScheduled {
+			return nil, fault.Newf(api.CodeWrongState, "version %d of key %s is %s, its destruction isn't scheduled", n, k.Name, before.State)
+		}
+		to = before.PriorState
+	}
+	var moves []keys.Transition
+	if v == compromise && before.State == keys.Active {
+		var err error
+		if moves, err = s.rotateStep(k, ev, c, reason, n); err != nil {
+			return nil, err
+		}
+	}
+	last, err := k.Move(n, to, s.clock(), actor(c), reason, 0)
+	if err != nil {
+		return nil, err
+	}
+	ev.KeyVersion = n
+	ev.Details.FromState, ev.Details.State = string(before.State), string(to)
+	return append(moves, last), nil
+}
+
+func noVersion(k *keys.Key, n uint32) error {
+	return fault.Newf(api.CodeNotFound, "key %s has no version %d", k.Name, n).WithField("version")
+}
+
+// pick resolves version 0: the only version in the state that the verb is about.
+func pick(k *keys.Key, n uint32, from keys.State) (uint32, error) {
+	if n != 0 {
+		return n, nil
+	}
+	var found uint32
+	for _, v := range k.Versions {
+		if v.State != from {
+			continue
+		}
+		if found != 0 {
+			return 0, fault.Newf(api.CodeInvalid, "more than one version of key %s is %s", k.Name, from).WithField("version").
+				WithNext("name the version")
+		}
+		found = v.Number
+	}
+	if found == 0 {
+		return 0, fault.Newf(api.CodeWrongState, "no version of key %s is %s", k.Name, from).WithField("version").
+			WithNext("look at the versions with key show")
+	}
+	return found, nil
+}
