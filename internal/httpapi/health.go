@@ -6,6 +6,7 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/buildinfo"
 )
 
 // Health is what GET /health answers. The route is public, so it holds counts and switches, and no names.
@@ -44,14 +45,20 @@ func (a *API) readyz(context.Context, *access.Caller, *Params) (Condition, error
 }
 
 func (a *API) health(ctx context.Context, _ *access.Caller, _ *Params) (Health, error) {
-	h, err := a.services.System.Health(ctx)
-	if err == nil && a.ready() != nil {
+	enabled, enforced, module := buildinfo.FIPS()
+	h := Health{Status: "ok", Version: buildinfo.String(), FIPS: api.FIPS{Enabled: enabled, Enforced: enforced, Version: module}}
+	if a.ready() != nil {
+		h.Status = "degraded"
+	}
+	c, err := a.services.System.Compliance(ctx)
+	h.KeyRotation = KeyRotation{Status: c.Status, Keys: c.Keys, DueSoon: c.DueSoon, Overdue: c.Overdue}
+	if c.Overdue > 0 {
 		h.Status = "degraded"
 	}
 	return h, err
 }
 
-// document answers GET /openapi.json.
+// openAPI answers GET /openapi.json.
 func (a *API) openAPI(x *exchange) error {
 	x.send(http.StatusOK, jsonType, a.openapi)
 	return nil

@@ -8,6 +8,7 @@ import (
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/gate"
+	"github.com/keyturn/keyturn/internal/kms"
 )
 
 // Services is what the table's rows call. The interfaces say what a transport needs and no more; kms, reencrypt, gate
@@ -118,6 +119,6 @@ type Principals interface {
 type System interface {
 	Status(ctx context.Context, c *access.Caller) (api.Status, error)
 	Doctor(ctx context.Context, c *access.Caller) (api.Doctor, error)
-	// Health is for GET /health, which is public: it holds counts and switches, no names.
-	Health(ctx context.Context) (Health, error)
+	// Compliance is for GET /health, which is public: it holds counts and no names.
+	Compliance(ctx context.Context) (kms.Compliance, error)
 }

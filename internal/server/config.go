@@ -1,0 +1,87 @@
+package server
+
+import "time"
+
+// Config is keyturn.yaml. Each field's comment is its text in the reference page and in `keyturn serve --help`; its
+// default and its rule are in the tags. An environment variable is named after the key: tls.certFile is
+// KEYTURN_TLS__CERT_FILE. Durations are written "90s", "12h" or "30d", lists in the environment with commas.
+type Config struct {
+	// Where keys, the audit log and jobs are kept: "sqlite" for keyturn.db in the data directory, sqlite:///PATH for a file
+	// elsewhere, or postgres://USER@HOST/DATABASE for a database that several nodes share. Better no password in it:
+	// PGPASSFILE and PGPASSWORD are honoured.
+	Store DSN `koanf:"store" default:"sqlite" validate:"store"`
+
+	// The master keys, by URL. Any one of them opens the store; every key-encryption key is wrapped by all. env://NAME and
+	// file:///PATH hold 32 bytes in base64; the file must be 0600.
+	MasterKeys []string `koanf:"masterKeys" default:"" validate:"min=1,dive,master"`
+
+	// Where to listen: https://HOST:PORT, http://HOST:PORT on loopback addresses only, unix:///PATH. The socket keyturn.sock
+	// in the data directory is always there beside these.
+	Listen []string `koanf:"listen" default:"https://127.0.0.1:8420" validate:"dive,listen"`
+
+	// The environment's name, written into every audit event.
+	Environment string `koanf:"environment" default:"production" validate:"required,max=64,printascii"`
+
+	// This node's name, in audit events and as the owner of jobs. Empty means the host's name.
+	Node string `koanf:"node" default:"" validate:"max=64,omitempty,printascii"`
+
+	TLS   TLSConfig   `koanf:"tls"`
+	Audit AuditConfig `koanf:"audit"`
+	Keys  KeysConfig  `koanf:"keys"`
+	Jobs  JobsConfig  `koanf:"jobs"`
+	Log   LogConfig   `koanf:"log"`
+	Debug DebugConfig `koanf:"debug"`
+}
+
+// TLSConfig is the certificate of the https listeners.
+type TLSConfig struct {
+	// The server's certificate chain in PEM. Empty: keyturn makes a private authority in the directory tls/, which the
+	// command line trusts, and signs a certificate for the names in listen with it.
+	CertFile string `koanf:"certFile" default:"" validate:"required_with=KeyFile,omitempty,filepath"`
+
+	// The private key of certFile in PEM, 0600.
+	KeyFile string `koanf:"keyFile" default:"" validate:"required_with=CertFile,omitempty,filepath"`
+
+	// More host names and addresses for the certificate that keyturn makes: those under which clients reach the server when
+	// they are not the ones in listen.
+	Names []string `koanf:"names" default:"" validate:"dive,hostname_rfc1123|ip"`
+}
+
+// AuditConfig is about the audit log.
+type AuditConfig struct {
+	// The file outside the store to which every signed checkpoint is appended. Empty means checkpoints.log in the data
+	// directory; a file on another machine's disk proves more.
+	CheckpointFile string `koanf:"checkpointFile" default:"" validate:"omitempty,filepath"`
+
+	// How often a checkpoint is signed while events come in. What a machine loses with its disk, and what somebody who can
+	// change the store could cut off unnoticed, is at most the events since the last one.
+	CheckpointEvery time.Duration `koanf:"checkpointEvery" default:"5s" validate:"min=1s"`
+}
+
+// KeysConfig is about the life of keys.
+type KeysConfig struct {
+	// A version that was opened within this time is in use, whatever a census says, and is not destroyed.
+	DestroyQuiet time.Duration `koanf:"destroyQuiet" default:"1h" validate:"min=0s"`
+}
+
+// JobsConfig is about durable work.
+type JobsConfig struct {
+	// How many chunks of jobs run at once on this node.
+	Concurrency int `koanf:"concurrency" default:"4" validate:"min=1,max=100"`
+}
+
+// LogConfig is about what is written to standard error.
+type LogConfig struct {
+	// The least severe level that is written: debug, info, warn or error.
+	Level string `koanf:"level" default:"info" validate:"oneof=debug info warn error"`
+
+	// The form of the lines: text, or json for collectors.
+	Format string `koanf:"format" default:"text" validate:"oneof=text json"`
+}
+
+// DebugConfig is about looking into a running process.
+type DebugConfig struct {
+	// A loopback address HOST:PORT for Go's profiles (net/http/pprof), without authentication. Empty: none. Profiles hold
+	// the names of functions and the sizes of things, and no memory contents.
+	Listen string `koanf:"listen" default:"" validate:"omitempty,loopback"`
+}

@@ -1,0 +1,58 @@
+package server
+
+import (
+	"context"
+	"net/url"
+	"path/filepath"
+	"strings"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/keyring"
+	"github.com/keyturn/keyturn/internal/keyring/env"
+	"github.com/keyturn/keyturn/internal/keyring/file"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/store/postgres"
+	"github.com/keyturn/keyturn/internal/store/sqlite"
+)
+
+// masterDrivers is the table of master-key providers. The scheme of a URL chooses.
+var masterDrivers = []keyring.Driver{file.Driver{}, env.Driver{}}
+
+// storeOpener opens a store; dir is the data directory.
+type storeOpener func(ctx context.Context, dir string, dsn DSN) (store.Store, error)
+
+// storeDrivers is the table of stores, by the scheme of their address; "sqlite" alone is one too.
+var storeDrivers = map[string]storeOpener{
+	"sqlite":     openSQLite,
+	"postgres":   openPostgres,
+	"postgresql": openPostgres,
+}
+
+func openSQLite(ctx context.Context, dir string, dsn DSN) (store.Store, error) {
+	path := filepath.Join(dir, DatabaseFile)
+	if u, err := url.Parse(dsn.Reveal()); err == nil && u.Path != "" && u.Scheme == "sqlite" {
+		path = u.Path
+	}
+	return sqlite.Open(ctx, path, sqlite.Config{})
+}
+
+func openPostgres(ctx context.Context, _ string, dsn DSN) (store.Store, error) {
+	return postgres.Open(ctx, dsn.Reveal(), postgres.Config{})
+}
+
+// storeDriver finds the opener of an address, which it doesn't quote in its error.
+func storeDriver(text string) (storeOpener, error) {
+	if text == "sqlite" {
+		return openSQLite, nil
+	}
+	u, err := url.Parse(text)
+	if err == nil && strings.Contains(text, "://") && (u.Scheme != "sqlite" || u.Host == "" && filepath.IsAbs(u.Path)) {
+		if open := storeDrivers[u.Scheme]; open != nil {
+			return open, nil
+		}
+	}
+	return nil, fault.New(api.CodeInvalid, "reading the store's address: "+ruleTexts["store"]).WithField("store")
+}
+
+func masterDriver(text string) (keyring.Driver, error) { return keyring.DriverFor(masterDrivers, text) }

@@ -1,0 +1,63 @@
+package server
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/authn"
+	"github.com/keyturn/keyturn/internal/authn/peer"
+	"github.com/keyturn/keyturn/internal/authn/token"
+	"github.com/keyturn/keyturn/internal/httpapi"
+	"github.com/keyturn/keyturn/internal/jobs"
+	"github.com/keyturn/keyturn/internal/kms"
+	"github.com/keyturn/keyturn/internal/oversight"
+	"github.com/keyturn/keyturn/internal/runner"
+)
+
+// openServices builds what answers requests: services, the runner of their jobs, the sign-in methods, the API.
+func (s *Server) openServices(ctx context.Context) (err error) {
+	s.kms = s.newKMS()
+	if err := s.kms.Start(ctx); err != nil {
+		return err
+	}
+	if s.runner, err = runner.New(s.runnerConfig(), s.store, s.jobHandlers()...); err != nil {
+		return err
+	}
+	local := authn.NewLocal(kms.Directory{Store: s.store}, &s.signIns, s.opts.Clock)
+	s.api, err = httpapi.New(httpapi.Config{
+		Services: s.services(),
+		Authn: []authn.Method{
+			token.New(kms.Directory{Store: s.store}, &s.signIns, s.opts.Clock),
+			peer.New(local, os.Getuid()),
+			embedded{local},
+		},
+		Record: s.gate, Metrics: httpapi.NewMetrics(), Ready: s.gate.Err, Log: s.log, Clock: s.opts.Clock,
+	})
+	return err
+}
+
+func (s *Server) newKMS() *kms.Service {
+	return kms.New(kms.Config{
+		Gate: s.gate, Ring: s.ring, Store: s.store, Clock: s.opts.Clock,
+		DestroyQuiet: s.cfg.Keys.DestroyQuiet,
+		Tombstones:   &tombstoneFile{path: filepath.Join(s.dir, TombstoneFile)},
+		Masters:      masterConfig{dir: s.dir, environ: s.opts.Environ, set: s.opts.Set},
+		SignedOut:    s.signIns.Drop,
+		Checks:       s.checks(),
+		Environment:  s.cfg.Environment,
+		Started:      s.started,
+	})
+}
+
+// services is the table of what the routes call.
+func (s *Server) services() httpapi.Services {
+	return httpapi.Services{
+		Keys: s.kms, Crypto: s.kms, Masters: s.kms, Principals: s.kms, System: s.kms,
+		Jobs: oversight.NewJobs(oversight.JobsConfig{
+			Gate: s.gate, Store: s.store, Runner: s.runner, Work: s.startWork, Clock: s.opts.Clock, Counts: func(jobs.Job) *api.DatasetRun { return nil },
+		}),
+		Audit: oversight.NewLog(oversight.LogConfig{Gate: s.gate, Store: s.store, Clock: s.opts.Clock, PublicKey: s.auditKey}),
+	}
+}

@@ -1,0 +1,134 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/keyring"
+)
+
+// configText is the keyturn.yaml that init writes: what was chosen, and the rest of the keys commented out with their
+// defaults, so that nobody needs the manual to begin.
+func configText(st DSN, masters []string) []byte {
+	var b bytes.Buffer
+	b.WriteString("# The configuration of this keyturn store. docs/reference/configuration.md explains every key.\n")
+	b.WriteString("# An environment variable KEYTURN_… of the same name wins over this file, a flag over both.\n\n")
+	fmt.Fprintf(&b, "store: %s\n", quoted(st.Reveal()))
+	b.WriteString("masterKeys: # any one of them opens the store; keep a copy of each in a safe place\n")
+	for _, m := range masters {
+		fmt.Fprintf(&b, "  - %s\n", quoted(m))
+	}
+	var cfg Config
+	section := ""
+	for _, s := range settingsOf(&cfg) {
+		if s.path == "store" || s.path == "masterKeys" {
+			continue
+		}
+		group, name, nested := strings.Cut(s.path, ".")
+		if !nested {
+			fmt.Fprintf(&b, "# %s: %s\n", s.path, quoted(s.def))
+			continue
+		}
+		if group != section {
+			section = group
+			fmt.Fprintf(&b, "# %s:\n", group)
+		}
+		fmt.Fprintf(&b, "#   %s: %s\n", name, quoted(s.def))
+	}
+	return b.Bytes()
+}
+
+// quoted writes a text as YAML does.
+func quoted(text string) string {
+	b, err := yaml.Marshal(text)
+	if err != nil {
+		return fmt.Sprintf("%q", text)
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// masterConfig is how kms changes the list of master keys: by editing keyturn.yaml, comments and all.
+type masterConfig struct {
+	dir     string
+	environ []string // as it was at the start
+	set     map[string]any
+}
+
+// Open opens the master key of a URL.
+func (m masterConfig) Open(ctx context.Context, url string) (keyring.MasterKey, error) {
+	return keyring.OpenURL(ctx, masterDrivers, url)
+}
+
+// Save writes the list of master keys into keyturn.yaml. It refuses when the file isn't where the list comes from.
+func (m masterConfig) Save(_ context.Context, urls []string) error {
+	if err := m.overridden(); err != nil {
+		return err
+	}
+	path := filepath.Join(m.dir, ConfigFile)
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fault.Wrap(api.CodeUnavailable, err, "reading "+ConfigFile)
+	}
+	edited, err := withMasterKeys(text, urls)
+	if err != nil {
+		return err
+	}
+	return writeFile(path, edited)
+}
+
+func (m masterConfig) overridden() error {
+	_, flag := m.set["masterKeys"]
+	if !flag && !envSets(m.environ, "MASTER_KEYS") {
+		return nil
+	}
+	return fault.New(api.CodeConflict, "changing the master keys: the list comes from the environment or a flag, not from "+ConfigFile).
+		WithField("masterKeys").WithNext("move the list into " + ConfigFile + ", then change it")
+}
+
+// withMasterKeys replaces the value of masterKeys in a YAML document and leaves everything else as it is written.
+func withMasterKeys(text []byte, urls []string) ([]byte, error) {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(text, &doc); err != nil {
+		return nil, fault.New(api.CodeInvalid, "editing "+ConfigFile+": it isn't well-formed YAML").WithField("config")
+	}
+	if doc.Kind == 0 {
+		doc = yaml.Node{Kind: yaml.DocumentNode, Content: []*yaml.Node{{Kind: yaml.MappingNode, Tag: "!!map"}}}
+	}
+	root := doc.Content[0]
+	if root.Kind != yaml.MappingNode {
+		return nil, fault.New(api.CodeInvalid, "editing "+ConfigFile+": it is not a mapping").WithField("config")
+	}
+	list := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq"}
+	for _, u := range urls {
+		list.Content = append(list.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: u})
+	}
+	place := -1
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		if root.Content[i].Value == "masterKeys" {
+			place = i + 1
+		}
+	}
+	if place < 0 {
+		root.Content = append(root.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: "masterKeys"}, list)
+	} else {
+		list.HeadComment, list.LineComment = root.Content[place].HeadComment, root.Content[place].LineComment
+		root.Content[place] = list
+	}
+	var out bytes.Buffer
+	enc := yaml.NewEncoder(&out)
+	enc.SetIndent(2)
+	if err := enc.Encode(&doc); err != nil {
+		return nil, fault.Wrap(api.CodeInternal, err, "editing "+ConfigFile)
+	}
+	return out.Bytes(), nil
+}
