@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -30,7 +31,7 @@ the environment, as KEYTURN_LISTEN is.`,
 			if len(listen) > 0 {
 				set["listen"] = listen
 			}
-			return serve(cmd.Context(), dir, set)
+			return a.serve(cmd.Context(), dir, set)
 		},
 	}, func(cmd *cobra.Command) {
 		cmd.Flags().StringArrayVar(&listen, "listen", nil, "listen at this `URL`: https://HOST:PORT, http://127.0.0.1:PORT or unix:///PATH; may be repeated (KEYTURN_LISTEN)")
@@ -38,8 +39,8 @@ the environment, as KEYTURN_LISTEN is.`,
 }
 
 // serve runs until ctx ends, then lets what runs come to its end.
-func serve(ctx context.Context, dir string, set map[string]any) error {
-	s, err := server.Open(ctx, dir, server.Options{Command: "keyturn serve", Set: set})
+func (a *app) serve(ctx context.Context, dir string, set map[string]any) error {
+	s, err := server.Open(ctx, dir, server.Options{Command: "keyturn serve", Set: set, LogTo: a.err})
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,258 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	_ "modernc.org/sqlite" // the applications' own databases
+)
+
+// TestMain lets the scripts run this very program as `keyturn`.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"keyturn": main})
+}
+
+// The same scripts, three times: embedded, against the server that runs on the data directory (by its socket), and against
+// a server over TLS with a token. One code path: what differs is the environment.
+
+func TestScriptsEmbedded(t *testing.T) { scripts(t, "testdata/script", embeddedStore) }
+
+func TestScriptsOnTheSocket(t *testing.T) { scripts(t, "testdata/script", socketServer) }
+
+func TestScriptsOverTLS(t *testing.T) { scripts(t, "testdata/script", tlsServer) }
+
+// TestLocalScripts are about the data directory itself: making it, sharing it, serving it.
+func TestLocalScripts(t *testing.T) {
+	scripts(t, "testdata/local", func(env *testscript.Env) error { return nil })
+}
+
+func scripts(t *testing.T, dir string, setup func(*testscript.Env) error) {
+	testscript.Run(t, testscript.Params{
+		Dir: dir,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("HOME", env.WorkDir) // nobody's real data directory
+			env.Setenv("XDG_DATA_HOME", "")
+			env.Setenv("KEYTURN_DIR", filepath.Join(env.WorkDir, "kt"))
+			return setup(env)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"status": statusIs, "sql": sqlCommand, "setenv": setenvCommand, "flip": flipCommand, "await": awaitCommand, "repeat": repeatCommand,
+		},
+		Condition: func(cond string) (bool, error) {
+			return false, fmt.Errorf("unknown condition %s", cond)
+		},
+	})
+}
+
+// embeddedStore is a fresh store that every command opens by itself.
+func embeddedStore(env *testscript.Env) error {
+	_, err := output(env, "init")
+	return err
+}
+
+// socketServer is a store with a server that the commands find by the directory.
+func socketServer(env *testscript.Env) error {
+	if err := embeddedStore(env); err != nil {
+		return err
+	}
+	return startServer(env, "unix://"+filepath.Join(env.WorkDir, "s"))
+}
+
+// tlsServer is a store with a server that the commands are told of, with a token of an owner.
+func tlsServer(env *testscript.Env) error {
+	if err := embeddedStore(env); err != nil {
+		return err
+	}
+	token, err := output(env, "principal", "create", "tester", "--role", "owner")
+	if err != nil {
+		return err
+	}
+	address, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	if err := startServer(env, "https://"+address); err != nil {
+		return err
+	}
+	env.Setenv("KEYTURN_SERVER", "https://"+address)
+	env.Setenv("KEYTURN_TOKEN", strings.TrimSpace(token))
+	return nil
+}
+
+// freeAddress is a loopback address that nobody listens at just now.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// output runs a command before the script begins.
+func output(env *testscript.Env, args ...string) (string, error) {
+	cmd := exec.Command("keyturn", args...)
+	cmd.Dir, cmd.Env = env.WorkDir, env.Vars
+	out, err := cmd.Output()
+	var failed *exec.ExitError
+	if errors.As(err, &failed) {
+		return "", fmt.Errorf("keyturn %s: %w: %s", args[0], err, failed.Stderr)
+	}
+	return string(out), err
+}
+
+// startServer starts `keyturn serve`, waits until its log says that it listens, and ends it after the script.
+func startServer(env *testscript.Env, listen string) error {
+	cmd := exec.Command("keyturn", "serve", "--listen", listen)
+	cmd.Dir, cmd.Env = env.WorkDir, env.Vars
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	lines := bufio.NewScanner(log)
+	said := []string{}
+	ready := false
+	for !ready && lines.Scan() {
+		said = append(said, lines.Text())
+		ready = strings.Contains(lines.Text(), "msg=serving")
+	}
+	drained := make(chan struct{})
+	go func() {
+		for lines.Scan() {
+		}
+		close(drained)
+	}()
+	env.Defer(func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		<-drained
+		if err := cmd.Wait(); err != nil {
+			env.T().Fatal("the server ended badly: ", err)
+		}
+	})
+	if !ready {
+		return fmt.Errorf("the server did not start: %s", strings.Join(said, "\n"))
+	}
+	return nil
+}
+
+// statusIs runs a command that must end with exactly this status: status 5 keyturn key rotate phi.
+func statusIs(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status N COMMAND [ARG…]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var failed *exec.ExitError
+		if !errors.As(err, &failed) {
+			ts.Fatalf("running %s: %v", args[1], err)
+		}
+		got = failed.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+}
+
+// sqlCommand runs a statement on an SQLite file, as the application would, and prints its rows: sql app.db 'SELECT …'.
+func sqlCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: sql FILE STATEMENT")
+	}
+	db, err := sql.Open("sqlite", "file:"+ts.MkAbs(args[0])+"?_pragma=busy_timeout(10000)")
+	ts.Check(err)
+	defer db.Close()
+	rows, err := db.QueryContext(context.Background(), args[1])
+	ts.Check(err)
+	defer rows.Close()
+	columns, err := rows.Columns()
+	ts.Check(err)
+	for rows.Next() {
+		values := make([]sql.NullString, len(columns))
+		into := make([]any, len(columns))
+		for i := range values {
+			into[i] = &values[i]
+		}
+		ts.Check(rows.Scan(into...))
+		texts := make([]string, len(columns))
+		for i, v := range values {
+			if texts[i] = v.String; !v.Valid {
+				texts[i] = "NULL"
+			}
+		}
+		fmt.Fprintln(ts.Stdout(), strings.Join(texts, " "))
+	}
+	ts.Check(rows.Err())
+}
+
+// setenvCommand sets a variable to what a file holds, without the blanks around it: setenv KEYTURN_TOKEN shop.token.
+func setenvCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: setenv NAME FILE")
+	}
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}
+
+// flipCommand writes a copy of a file with one character changed, counted from the end where negative: flip in out 50.
+func flipCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: flip FILE COPY PLACE")
+	}
+	text := []byte(strings.TrimSpace(ts.ReadFile(args[0])))
+	place, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	if place < 0 {
+		place += len(text)
+	}
+	if text[place] = text[place] ^ 1; text[place] == '\n' || text[place] == '=' {
+		text[place] = 'A'
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), text, 0o600))
+}
+
+// repeatCommand writes a text again and again: repeat 1000 abc file.
+func repeatCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: repeat N TEXT FILE")
+	}
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), []byte(strings.Repeat(args[1], n)), 0o600))
+}
+
+// awaitCommand waits until somebody listens at a unix socket: await kt/keyturn.sock.
+func awaitCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: await SOCKET")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if answers(ts.MkAbs(args[0])) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			ts.Fatalf("nobody listens at %s", args[0])
+		}
+	}
+}
