@@ -192,7 +192,7 @@ func eventLine(line json.RawMessage) string {
 	if e.KeyVersion > 0 {
 		resource += fmt.Sprintf(" v%d", e.KeyVersion)
 	}
-	text := fmt.Sprintf("%s  %-18s %-12s %-18s %-24s %s", at, e.Type, e.Action, cell(e.User), resource, result)
+	text := fmt.Sprintf("%s  %-19s %-17s %-14s %-26s %s", at, e.Type, e.Action, cell(e.User), resource, result)
 	if e.Reason != "" {
 		text += "  (" + e.Reason + ")"
 	}

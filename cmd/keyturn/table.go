@@ -35,7 +35,9 @@ func (t *table) line(format string, args ...any) {
 	if err := t.flush(); err != nil && t.err == nil {
 		t.err = err
 	}
-	t.row(printable(fmt.Sprintf(format, args...)))
+	if _, err := fmt.Fprintln(t.w, printable(fmt.Sprintf(format, args...))); err != nil && t.err == nil {
+		t.err = err
+	}
 	_ = t.flush()
 }
 
