@@ -65,9 +65,9 @@ func (r *Ring) Bind(ctx context.Context, k *keys.Key, n uint32, from keys.Versio
 // Version is the key that seals and opens under version n of k. It is unwrapped at the first use and cached. The caller
 // has asked k whether the state allows what it is about to do; a destroyed version is refused here too.
 func (r *Ring) Version(ctx context.Context, k *keys.Key, n uint32) (*envelope.Key, error) {
-	v, ok := k.Version(n)
-	if !ok {
-		return nil, fault.Newf(api.CodeNotFound, "key %s has no version %d", k.Name, n).WithField("version")
+	v, err := versionOf(k, n)
+	if err != nil {
+		return nil, err
 	}
 	r.mu.RLock()
 	cached, ok := r.versions[k.ID][n]
@@ -76,6 +76,11 @@ func (r *Ring) Version(ctx context.Context, k *keys.Key, n uint32) (*envelope.Ke
 	if ok && cached.seq == v.Seq && len(v.Wrapped) > 0 {
 		return cached.key, nil
 	}
+	return r.unwrapOnce(ctx, k, *v, ref)
+}
+
+// unwrapOnce is the slow half of Version.
+func (r *Ring) unwrapOnce(ctx context.Context, k *keys.Key, v keys.Version, ref unwrapRef) (*envelope.Key, error) {
 	return r.unwraps.do(ctx, ref, func(ctx context.Context) (*envelope.Key, error) {
 		key, err := r.loadVersion(ctx, k, v)
 		if err == nil {

@@ -1,0 +1,29 @@
+package keyring_test
+
+import (
+	"context"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/keyring"
+	"github.com/keyturn/keyturn/internal/material"
+)
+
+// absent is a provider that is away.
+type absent struct{}
+
+func (absent) Scheme() string { return "absent" }
+
+func (absent) Open(_ context.Context, raw string) (keyring.MasterKey, error) {
+	if _, err := keyring.ParseURL(raw, "absent"); err != nil {
+		return nil, err
+	}
+	return nil, fault.New(api.CodeDenied, "opening the absent master key")
+}
+
+// forgetful is a master key that unwraps to other bytes than it wrapped.
+type forgetful struct{ keyring.MasterKey }
+
+func (forgetful) Unwrap(context.Context, []byte, keyring.Binding) (*material.Bytes, error) {
+	return material.Random(32), nil
+}
