@@ -388,3 +388,24 @@ func TestBatchesPairUp(t *testing.T) {
 		t.Errorf("got %v, %v", items, err)
 	}
 }
+
+// TestContextsMustBeUTF8: JSON would change them on the way, and what is bound would not be what the caller said.
+func TestContextsMustBeUTF8(t *testing.T) {
+	ctx, bad := context.Background(), map[string]string{"a": "\xff"}
+	for name, call := range map[string]func(*Client) error{
+		"encrypt": func(c *Client) error { _, err := c.Encrypt(ctx, "phi", api.EncryptRequest{Context: bad}); return err },
+		"decrypt": func(c *Client) error { _, err := c.Decrypt(ctx, "phi", api.DecryptRequest{Context: bad}); return err },
+		"rewrap":  func(c *Client) error { _, err := c.Rewrap(ctx, "phi", api.RewrapRequest{Context: bad}); return err },
+		"datakey": func(c *Client) error { _, err := c.DataKey(ctx, "phi", api.DataKeyRequest{Context: bad}); return err },
+		"derive":  func(c *Client) error { _, err := c.DeriveKey(ctx, "phi", api.DeriveRequest{Context: bad}); return err },
+		"batch": func(c *Client) error {
+			_, err := c.EncryptBatch(ctx, "phi", []api.EncryptRequest{{}, {Context: map[string]string{"\xff": "b"}}})
+			return err
+		},
+	} {
+		tr := ok("{}")
+		if err := call(NewClient(tr)); CodeOf(err) != api.CodeInvalid || len(tr.requests) != 0 {
+			t.Errorf("%s: %v after %d requests", name, err, len(tr.requests))
+		}
+	}
+}

@@ -109,10 +109,10 @@ func (c *Client) ExportKey(ctx context.Context, key string, in api.ExportKeyRequ
 // DataKey is a fresh random key, in clear and sealed; Decrypt opens the latter again. Needs key.datakey. Envelope uses
 // it; a program seldom must.
 func (c *Client) DataKey(ctx context.Context, key string, in api.DataKeyRequest) (api.DataKeyResponse, error) {
-	return compute[api.DataKeyResponse](ctx, c, route("keys", key, "datakey"), in)
+	return sealed[api.DataKeyResponse](ctx, c, route("keys", key, "datakey"), in, in.Context)
 }
 
 // DeriveKey is a key that label, version and context determine, the same every time. Needs key.derive.
 func (c *Client) DeriveKey(ctx context.Context, key string, in api.DeriveRequest) (api.DeriveResponse, error) {
-	return compute[api.DeriveResponse](ctx, c, route("keys", key, "derive"), in)
+	return sealed[api.DeriveResponse](ctx, c, route("keys", key, "derive"), in, in.Context)
 }

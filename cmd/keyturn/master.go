@@ -64,13 +64,14 @@ func (a *app) showMasters(doc any, keys []api.MasterKey, err error) error {
 		return err
 	}
 	return a.show(doc, func(t *table) {
-		t.row("MASTER KEY", "PROVIDER", "KIND", "OPENS", "")
+		t.row("MASTER KEY", "PROVIDER", "KIND", "OPENS")
 		for _, m := range keys {
-			detail := m.Detail
-			if detail == "" {
-				detail = " "
+			t.row(m.URL, m.Provider, m.Kind, m.OK)
+		}
+		for _, m := range keys {
+			if m.Detail != "" {
+				t.line("%s: %s", m.URL, m.Detail)
 			}
-			t.row(m.URL, m.Provider, m.Kind, m.OK, detail)
 		}
 	})
 }

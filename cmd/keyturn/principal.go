@@ -29,6 +29,9 @@ Roles are listed by 'keyturn role list'; a scope is "key/phi", "key/*" or "*".`,
 		Args: args("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			in.Name = args[0]
+			if len(in.Scope) == 0 {
+				in.Scope = []string{"*"} // the API's empty scope reaches nothing
+			}
 			return a.with(cmd.Context(), func(s *store) error {
 				p, err := s.CreatePrincipal(cmd.Context(), in)
 				return a.showToken(p, err)
