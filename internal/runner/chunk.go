@@ -71,8 +71,10 @@ func (r *Runner) work(ctx context.Context, run *Run) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	beats := make(chan struct{})
+	r.here.Store(run.Job.ID, true)
 	go func() {
 		defer close(beats)
+		defer r.here.Delete(run.Job.ID)
 		run.keepLease(ctx, cancel)
 	}()
 	defer func() {

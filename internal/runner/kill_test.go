@@ -43,7 +43,9 @@ func child(p place) error {
 	}
 	c := &counter{}
 	c.done = func(s step) { fmt.Println(s.n, s.epoch) }
-	r, err := New(p.config("child"), st, c)
+	cfg := p.config("child")
+	cfg.Lease = time.Second // one child at a time: nobody takes a job from a slow one
+	r, err := New(cfg, st, c)
 	if err != nil {
 		return err
 	}

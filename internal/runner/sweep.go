@@ -127,8 +127,12 @@ func (r *Runner) search(ctx context.Context, now time.Time, first bool) (found [
 }
 
 // neglected reports whether a job that Stale gave needs a call. One that waits in the queue for its first chunk has a
-// call already; that this is lost can only be known when this process has a free place and still doesn't get it.
+// call already; that this is lost can only be known when this process has a free place and still doesn't get it. One
+// that runs here is alive however late our clock says it is: after a long sleep, or when somebody set the clock.
 func (r *Runner) neglected(j jobs.Job, now time.Time, patience time.Duration) bool {
+	if _, runsHere := r.here.Load(j.ID); runsHere && j.Owner == r.owner {
+		return false
+	}
 	if j.State == jobs.Queued && j.Attempts == 0 && int(r.active.Load()) >= r.cfg.Concurrency {
 		return false
 	}
