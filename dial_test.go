@@ -177,10 +177,10 @@ func TestTokenFile(t *testing.T) {
 		code       api.Code
 	}{
 		{"good", write("good", " kt_token\n", 0o600), ""},
-		{"readable by others", write("open", "kt_token", 0o644), api.CodeDenied},
+		{"readable by others", write("open", "kt_token", 0o644), api.CodeWrongState},
 		{"absent", filepath.Join(dir, "none"), api.CodeNotFound},
 		{"two words", write("two", "kt_a kt_b", 0o600), api.CodeInvalid},
-		{"a folder", dir, api.CodeDenied},
+		{"a folder", dir, api.CodeWrongState},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {

@@ -90,7 +90,7 @@ func readPrivate(path string) ([]byte, error) {
 		return nil, fault.Wrap(api.CodeNotFound, err, "reading the token file").WithField("token-file")
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fault.New(api.CodeDenied, "reading the token file: others may read it too").
+		return nil, fault.New(api.CodeWrongState, "reading the token file: others may read it too").
 			WithField("token-file").WithNext("chmod 600 it; if others may have read it, make a new token: keyturn principal token NAME")
 	}
 	if info.Size() > limit || !info.Mode().IsRegular() {

@@ -151,7 +151,7 @@ func TestStatusesWithoutAStore(t *testing.T) {
 		{"an input file that isn't there", []string{"inspect", "--in", "/none/such"}, api.ExitNotFound},
 		{"an export that isn't there", []string{"audit", "verify", "/none/such", "--key", "/none/such"}, api.ExitNotFound},
 		{"a server that isn't there", []string{"--server", "unix:///none/such", "status"}, api.ExitFailed},
-		{"a token file that others may read", []string{"--server", "http://127.0.0.1:1", "--token-file", open, "status"}, api.ExitDenied},
+		{"a token file that others may read", []string{"--server", "http://127.0.0.1:1", "--token-file", open, "status"}, api.ExitRefused},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {

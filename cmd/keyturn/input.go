@@ -127,7 +127,12 @@ func (a *app) confirm(yes bool, format string, args ...any) error {
 	if !ok || !term.IsTerminal(int(in.Fd())) || !a.terminal {
 		return usage("yes", "%s: this needs a confirmation", question).WithNext("say --yes to do it without being asked")
 	}
-	fmt.Fprintf(a.err, "%s. Go on? [y/N] ", question)
+	return ask(in, a.err, question)
+}
+
+// ask puts a question and takes yes, and nothing else, for yes.
+func ask(in io.Reader, out io.Writer, question string) error {
+	fmt.Fprintf(out, "%s. Go on? [y/N] ", question)
 	answer, err := bufio.NewReader(in).ReadString('\n')
 	if err != nil && answer == "" {
 		return fault.Wrap(api.CodeCancelled, err, "asking for a confirmation")

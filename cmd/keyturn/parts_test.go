@@ -230,3 +230,19 @@ func TestOutcomeOfAJob(t *testing.T) {
 		})
 	}
 }
+
+// TestAsking: only a plain yes is one.
+func TestAsking(t *testing.T) {
+	for answer, want := range map[string]api.Code{
+		"y\n": "", "yes\n": "", " YES \n": "", "y": "",
+		"\n": api.CodeCancelled, "n\n": api.CodeCancelled, "yess\n": api.CodeCancelled, "": api.CodeCancelled,
+	} {
+		var out bytes.Buffer
+		if err := ask(strings.NewReader(answer), &out, "Destroying version 1 of key phi"); keyturn.CodeOf(err) != want {
+			t.Errorf("%q: %v", answer, err)
+		}
+		if out.String() != "Destroying version 1 of key phi. Go on? [y/N] " {
+			t.Errorf("asked %q", out.String())
+		}
+	}
+}

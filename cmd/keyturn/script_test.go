@@ -48,7 +48,7 @@ func scripts(t *testing.T, dir string, setup func(*testscript.Env) error) {
 			return setup(env)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"status": statusIs, "sql": sqlCommand, "setenv": setenvCommand, "flip": flipCommand, "await": awaitCommand, "repeat": repeatCommand,
+			"status": statusIs, "sql": sqlCommand, "setenv": setenvCommand, "flip": flipCommand, "await": awaitCommand, "await-held": awaitHeld, "repeat": repeatCommand,
 		},
 		Condition: func(cond string) (bool, error) {
 			return false, fmt.Errorf("unknown condition %s", cond)
@@ -241,18 +241,31 @@ func awaitCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: await SOCKET")
 	}
+	until(ts, func() bool { return answers(ts.MkAbs(args[0])) }, "nobody listens at "+args[0])
+}
+
+// awaitHeld waits until a process holds the lock of a data directory: await-held kt/lock.
+func awaitHeld(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: await-held FILE")
+	}
+	until(ts, func() bool {
+		text, err := os.ReadFile(ts.MkAbs(args[0]))
+		return err == nil && len(text) > 0
+	}, "nobody holds "+args[0])
+}
+
+// until looks every few milliseconds whether something is so.
+func until(ts *testscript.TestScript, holds func() bool, otherwise string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		if answers(ts.MkAbs(args[0])) {
-			return
-		}
+	for !holds() {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			ts.Fatalf("nobody listens at %s", args[0])
+			ts.Fatalf("%s", otherwise)
 		}
 	}
 }
