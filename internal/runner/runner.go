@@ -118,7 +118,7 @@ func New(cfg Config, st store.Store, handlers ...Handler) (*Runner, error) {
 
 // Start begins to run jobs and returns when it does. The first sweep, which takes up what a dead process left, follows at
 // once. Cancelling ctx afterwards stops nothing: Stop does. A second call does nothing; a Runner that was stopped can't be
-// started again.
+// started again. Not to be called inside a transaction: with SQLite it would wait for the connection that this holds.
 func (r *Runner) Start(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
