@@ -36,12 +36,12 @@ func (b *Backend) appendSQL() string {
 	return `INSERT INTO audit_segments (` + segmentColumns + `)
 	SELECT CAST($1 AS BIGINT), CAST($2 AS BIGINT), CAST($3 AS BIGINT), $4, $5, $6, $7, $8, $9, $10, $11 FROM audit_shards s
 	WHERE s.shard = $12 AND s.epoch = $3
-		AND ($2 = 1 AND $1 = CAST($13 AS BIGINT) AND NOT EXISTS (SELECT 1 FROM audit_segments h WHERE h.place >= $13 AND h.place <= $13 + ` + maxIndexText + `)
-			OR EXISTS (SELECT 1 FROM (SELECT seq, place, count FROM audit_segments WHERE place >= $13 AND place < $1 ORDER BY place DESC LIMIT 1) h
-				WHERE h.seq = $2 - 1 AND h.place + h.count = $1))` + b.ShareLock
+		AND (EXISTS (SELECT 1 FROM (` + lastOfShard + `) h WHERE h.seq = $2 - 1 AND h.place + h.count = $1)
+			OR $2 = 1 AND $1 = $13 AND NOT EXISTS (` + lastOfShard + `))` + b.ShareLock
 }
 
-const maxIndexText = "17592186044415"
+// lastOfShard is the head of the shard whose lowest place is $13.
+const lastOfShard = `SELECT seq, place, count FROM audit_segments WHERE place >= $13 AND place <= $13 + 17592186044415 ORDER BY place DESC LIMIT 1`
 
 // appendArgs are the arguments of appendSQL.
 func appendArgs(s *audit.Segment) (args [13]any, err error) {

@@ -107,6 +107,9 @@ func (d *Database) Change(ctx context.Context, fn func(Tx) error) error {
 	}
 	for collisions := 1; ; collisions++ {
 		err := d.changeOnce(ctx, fn)
+		if err == nil {
+			d.scrub(ctx)
+		}
 		if !errors.Is(err, errCollision) {
 			return err
 		}
@@ -137,14 +140,10 @@ func (d *Database) changeOnce(ctx context.Context, fn func(Tx) error) error {
 	case t.broken != nil: // fn overlooked it, but nothing can be committed any more
 		return t.broken
 	}
-	if err := t.commit(ctx); err != nil {
-		return err
-	}
 	if t.destroyed {
 		d.unscrubbed.Store(true)
-		d.scrub(ctx)
 	}
-	return nil
+	return t.commit(ctx)
 }
 
 // scrub lets the driver clean up after destroyed material. What fails now is done at the next destruction or at Close.

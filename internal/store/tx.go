@@ -10,20 +10,29 @@ import (
 )
 
 // txn implements Tx. It belongs to the goroutine of the function that it was given to.
+//
+// Statements don't run under the caller's context but under ctx, which outlives it: a statement that is cut off costs
+// PostgreSQL the connection and SQLite a goroutine to watch each one, a COMMIT that is cut off has no outcome, and
+// database/sql once handed the rows of a cancelled query to the next one (CVE-2025-47907). A caller who went away is
+// noticed between two statements and between two rows, and a statement that hangs is cut off after a grace.
 type txn struct {
 	d    *Database
 	conn *sql.Conn
 	tx   *sql.Tx
-	// cancel ends the context under which the transaction runs. It is not the caller's: that one would roll back behind
-	// our back, and a COMMIT under it could be cut off halfway.
-	cancel context.CancelFunc
-	detach func() bool // takes cancel off the caller's context
+
+	ctx     context.Context
+	cancel  context.CancelFunc
+	settled chan struct{} // closed when it is too late for a cut-off: the commit was asked for, or the end has come
+	unwatch func() bool   // stops watching the caller's context
 
 	broken    error // the first failed statement: nothing more is done, and nothing committed
 	collided  bool  // broken by a Collision
 	destroyed bool  // some version's material was destroyed in it
 	done      bool  // committed, or its outcome is unknown
 }
+
+// grace is how long a statement may go on after its caller went away.
+const grace = 2 * time.Second
 
 func (d *Database) begin(ctx context.Context, pool *sql.DB, mode sql.TxOptions) (*txn, error) {
 	const doing = "beginning a transaction"
@@ -34,9 +43,13 @@ func (d *Database) begin(ctx context.Context, pool *sql.DB, mode sql.TxOptions) 
 	if err != nil {
 		return nil, d.failed(ctx, err, doing)
 	}
-	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	t := &txn{d: d, conn: conn, cancel: cancel, detach: context.AfterFunc(ctx, cancel)}
-	if t.tx, err = conn.BeginTx(own, &mode); err != nil {
+	t := &txn{d: d, conn: conn, settled: make(chan struct{})}
+	t.ctx, t.cancel = context.WithoutCancel(ctx), func() {}
+	if d.b.Dialect != SQLite {
+		t.ctx, t.cancel = context.WithCancel(t.ctx)
+	}
+	t.unwatch = context.AfterFunc(ctx, t.cutOff)
+	if t.tx, err = conn.BeginTx(t.ctx, &mode); err != nil {
 		err = d.failed(ctx, err, doing)
 		t.end()
 		return nil, err
@@ -44,26 +57,48 @@ func (d *Database) begin(ctx context.Context, pool *sql.DB, mode sql.TxOptions) 
 	return t, nil
 }
 
+// cutOff runs in a goroutine of its own from the moment when the caller's context ends.
+func (t *txn) cutOff() {
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		t.cancel()
+	case <-t.settled:
+	}
+}
+
+// settle is called once, by commit or by end.
+func (t *txn) settle() {
+	t.unwatch()
+	close(t.settled)
+}
+
 // end rolls back what wasn't committed and gives the connection back. Its errors say nothing new: a transaction that
 // can't even be rolled back is rolled back by the database when it loses the connection.
 func (t *txn) end() {
+	if !t.done {
+		t.settle()
+	}
+	limit := time.AfterFunc(commitTimeout, t.cancel)
 	if t.tx != nil && !t.done {
 		_ = t.tx.Rollback()
 	}
-	t.detach()
-	t.cancel()
 	_ = t.conn.Close()
+	limit.Stop()
+	t.cancel()
 }
 
-// commit asks for the commit, once the caller's context can no longer cut it off.
+// commit asks for the commit, which nothing but its own limit cuts off.
 func (t *txn) commit(ctx context.Context) error {
 	const doing = "committing"
-	if !t.detach() && ctx.Err() != nil {
-		return t.d.failed(ctx, ctx.Err(), doing) // end rolls back
+	if err := ctx.Err(); err != nil {
+		return t.d.failed(ctx, err, doing) // end rolls back
 	}
 	if err := t.d.ask(OpCommit); err != nil {
 		return t.commitFailed(ctx, err)
 	}
+	t.settle()
 	limit := time.AfterFunc(commitTimeout, t.cancel)
 	defer limit.Stop()
 	err := t.tx.Commit()
@@ -91,16 +126,20 @@ func (t *txn) commitFailed(ctx context.Context, err error) error {
 // SQL implements Tx.
 func (t *txn) SQL() *sql.Tx { return t.tx }
 
-// ready is asked before each statement: it checks the arguments and that nothing failed before.
-func (t *txn) ready(doing string, args []any) error {
+// ready is asked before each statement: it checks the arguments, that nothing failed before and that the caller is still
+// there.
+func (t *txn) ready(ctx context.Context, doing string, args []any) error {
 	if t.broken != nil {
 		return t.broken
+	}
+	if err := ctx.Err(); err != nil {
+		return t.fail(ctx, err, doing)
 	}
 	if err := bind(args); err != nil {
 		return fault.Wrap("", err, doing)
 	}
 	if err := t.d.ask(OpStatement); err != nil {
-		return t.fail(context.Background(), err, doing)
+		return t.fail(ctx, err, doing)
 	}
 	return nil
 }
@@ -114,10 +153,10 @@ func (t *txn) fail(ctx context.Context, err error, doing string) error {
 
 // exec runs a statement and returns how many rows it changed.
 func (t *txn) exec(ctx context.Context, doing, query string, args ...any) (int64, error) {
-	if err := t.ready(doing, args); err != nil {
+	if err := t.ready(ctx, doing, args); err != nil {
 		return 0, err
 	}
-	result, err := t.tx.ExecContext(ctx, query, args...)
+	result, err := t.tx.ExecContext(t.ctx, query, args...)
 	if err != nil {
 		return 0, t.fail(ctx, err, doing)
 	}
@@ -139,10 +178,10 @@ func (t *txn) mustChange(ctx context.Context, otherwise error, doing, query stri
 
 // one reads at most one row into dest, and returns otherwise when there is none.
 func (t *txn) one(ctx context.Context, otherwise error, doing string, dest []any, query string, args ...any) error {
-	if err := t.ready(doing, args); err != nil {
+	if err := t.ready(ctx, doing, args); err != nil {
 		return err
 	}
-	err := t.tx.QueryRowContext(ctx, query, args...).Scan(dest...)
+	err := t.tx.QueryRowContext(t.ctx, query, args...).Scan(dest...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return otherwise
 	}
@@ -154,15 +193,18 @@ func (t *txn) one(ctx context.Context, otherwise error, doing string, dest []any
 
 // each calls scan for every row. An error of scan ends the walk and comes back as it is.
 func (t *txn) each(ctx context.Context, doing string, scan func(*sql.Rows) error, query string, args ...any) error {
-	if err := t.ready(doing, args); err != nil {
+	if err := t.ready(ctx, doing, args); err != nil {
 		return err
 	}
-	rows, err := t.tx.QueryContext(ctx, query, args...)
+	rows, err := t.tx.QueryContext(t.ctx, query, args...)
 	if err != nil {
 		return t.fail(ctx, err, doing)
 	}
 	defer rows.Close()
 	for rows.Next() {
+		if err := ctx.Err(); err != nil {
+			return t.fail(ctx, err, doing)
+		}
 		if err := scan(rows); err != nil {
 			return err
 		}
