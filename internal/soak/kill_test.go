@@ -250,11 +250,11 @@ func assertStore(t *testing.T, k *Keyturn) api.Key {
 // opens and has its audit event; what was not is there whole or not at all (P1, P2, P4).
 func TestCampaignKillKeys(t *testing.T) {
 	rng, seed := Seed(t)
-	budget := NewBudget(t, 90)
+	budget := NewBudget(t, 120)
 	k := New(t)
 	kills, acked, rotated := 0, map[string]string{}, uint32(1)
 	for i := 0; budget.More(i); i++ {
-		wait := time.Duration(rng.Int64N(int64(250 * time.Millisecond)))
+		wait := time.Duration(rng.Int64N(int64(60 * time.Millisecond))) // a command takes some 40 ms
 		if rng.IntN(2) == 0 {
 			out, killed, _ := k.KillAfter(wait, nil, "key", "rotate", "phi", "--json")
 			if !killed {

@@ -68,8 +68,8 @@ func TestCampaignKillServer(t *testing.T) {
 	export := string(k.OK(nil, "audit", "export"))
 	contexts := map[string]bool{}
 	for line := range strings.Lines(export) {
-		if _, rest, ok := strings.Cut(line, `"context":"{\"n\":\"`); ok {
-			n, _, _ := strings.Cut(rest, `\"`)
+		if _, rest, ok := strings.Cut(line, `"context":{"n":"`); ok {
+			n, _, _ := strings.Cut(rest, `"`)
 			contexts[n] = true
 		}
 	}

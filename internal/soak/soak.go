@@ -29,6 +29,9 @@ var binary = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if err := os.Chmod(dir, 0o755); err != nil { // other users run it too: the memory test
+		return "", err
+	}
 	path := filepath.Join(dir, "keyturn")
 	out, err := exec.Command("go", "build", "-o", path, "github.com/keyturn/keyturn/cmd/keyturn").CombinedOutput()
 	if err != nil {
