@@ -12,9 +12,17 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-func TestStore(t *testing.T) {
-	storetest.Exercise(t, func(t *testing.T) storetest.Opener {
-		url := pgtest.Start(t).Database(t)
-		return func(ctx context.Context) (store.Store, error) { return postgres.Open(ctx, url, postgres.Config{}) }
-	})
+func fresh(t *testing.T) storetest.Opener {
+	url := pgtest.Start(t).Database(t)
+	return func(ctx context.Context) (store.Store, error) { return postgres.Open(ctx, url, postgres.Config{}) }
 }
+
+func TestStore(t *testing.T) { storetest.Exercise(t, fresh) }
+
+func TestAdvisory_CVE_2021_45042(t *testing.T) { storetest.Writes(t, fresh(t)) }
+
+func TestAdvisory_OpenBao_PostgreSQL_LIKE(t *testing.T) { storetest.Names(t, fresh(t)) }
+
+func TestAdvisory_CVE_2025_64529_CVE_2023_35930(t *testing.T) { storetest.Limits(t, fresh(t)) }
+
+func TestAdvisory_CVE_2025_47907(t *testing.T) { storetest.CancelledReads(t, fresh(t)) }

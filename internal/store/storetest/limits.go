@@ -16,8 +16,8 @@ import (
 // the store must be right without it.
 var oddNames = []string{`"; drop table keys; --`, `%`, `'`, `*`, `A`, `[a-z]`, `\`, `\%`, `_`, `a`, `a%`, `a%b`, `a'b`, `a*`, `aXb`, `a[b`, `a\b`, `a_b`, `ab`, `ä`, `日本`}
 
-// testNames guards ADVISORIES row 62: a wildcard in a name widens nothing, and every name finds itself alone.
-func testNames(t *testing.T, o Opener) {
+// Names guards ADVISORIES row 62: a wildcard in a name widens nothing, and every name finds itself alone.
+func Names(t *testing.T, o Opener) {
 	st := open(t, o)
 	ctx := t.Context()
 	change(t, st, func(tx store.Tx) error {
@@ -88,9 +88,9 @@ func findsItself(t *testing.T, tx store.Tx, i int) error {
 	return nil
 }
 
-// testLimits guards ADVISORIES rows 14, 82 and 89: a write is refused or can be read back, whatever its size and bytes,
+// Limits guards ADVISORIES rows 82 and 89: a write is refused or can be read back, whatever its size and bytes,
 // and both databases refuse the same ones.
-func testLimits(t *testing.T, o Opener) {
+func Limits(t *testing.T, o Opener) {
 	st := open(t, o)
 	ctx := t.Context()
 	for _, size := range []int{0, 1, 2047, 8191, 1 << 20, store.MaxValue} {

@@ -7,6 +7,9 @@
 //		})
 //	}
 //
+// Four tests more guard rows of ADVISORIES, and are called from a test of that name: [Names], [Limits], [CancelledReads]
+// and [Writes].
+//
 // It also injects failures into a store, for everybody's tests of row 2 of the fault campaigns, "the n-th operation
 // fails": see [Sweep] and [Faulty].
 package storetest
@@ -53,9 +56,6 @@ func Exercise(t *testing.T, fresh func(t *testing.T) Opener) {
 		{"Failures", testFailures},
 		{"Datasets", testDatasets},
 		{"Concurrency", testConcurrency},
-		{"Names", testNames},
-		{"Limits", testLimits},
-		{"CancelledReads", testCancelledReads},
 		{"EveryOperationFails", testEveryOperationFails},
 	} {
 		t.Run(s.name, func(t *testing.T) { s.run(t, fresh(t)) })
