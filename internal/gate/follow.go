@@ -44,7 +44,10 @@ func (g *Gate) Follow(ctx context.Context, f Filter, fn func(line []byte) error)
 	seen := map[int]uint64{}
 	others := time.NewTicker(othersEvery)
 	defer others.Stop()
-	for first := true; ; first = false {
+	for n, size := range f.From {
+		seen[n] = size
+	}
+	for first := f.From == nil; ; first = false {
 		grown := g.news.listen() // before looking, so that nothing falls between
 		heads, err := g.sizes(ctx)
 		if err != nil {
@@ -77,6 +80,16 @@ func ended(ctx context.Context, err error) error {
 		return nil
 	}
 	return err
+}
+
+// Sizes is how many events each shard holds now.
+func (g *Gate) Sizes(ctx context.Context) (map[int]uint64, error) {
+	heads, err := g.sizes(ctx)
+	out := make(map[int]uint64, len(heads))
+	for _, h := range heads {
+		out[h.Shard] = h.Size
+	}
+	return out, err
 }
 
 // sizes reads the heads of all shards.

@@ -23,6 +23,10 @@ type Filter struct {
 	Newest       bool   // from the newest backwards instead of from the oldest on
 	After        string // a cursor that Cursor made from the last event seen
 	Limit        int    // at most so many; 0 = all
+
+	// From is for Follow: sizes of shards, as Sizes gave them earlier, from which on to follow, so that nothing falls between
+	// a query and following; nil = from now on.
+	From map[int]uint64
 }
 
 // Cursor names an event as the place after which a later query goes on.

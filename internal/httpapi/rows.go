@@ -5,7 +5,6 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
-	"github.com/keyturn/keyturn/internal/gate"
 )
 
 // The methods of services come in four shapes; these fit them to handlers.
@@ -109,7 +108,7 @@ func (a *API) exportAudit(ctx context.Context, c *access.Caller, p *Params, w *l
 	if err != nil {
 		return err
 	}
-	if f != (gate.Filter{}) {
+	if len(p.query) > 0 {
 		return a.services.Audit.Query(ctx, c, f, w)
 	}
 	return a.services.Audit.Export(ctx, c, w)

@@ -21,6 +21,7 @@ type Source interface {
 	Doorway
 	Query(ctx context.Context, f gate.Filter, fn func(line []byte) error) error
 	Follow(ctx context.Context, f gate.Filter, fn func(line []byte) error) error
+	Sizes(ctx context.Context) (map[int]uint64, error)
 	Export(ctx context.Context, w io.Writer) error
 	Verify(ctx context.Context) (audit.Report, error)
 	Checkpoint(ctx context.Context) (audit.Checkpoint, error)
@@ -86,7 +87,7 @@ func (l *Log) Export(ctx context.Context, c *access.Caller, w io.Writer) error {
 }
 
 // Tail writes the newest events, oldest of them first (f.Limit, DefaultTail if 0), and with follow every new one until ctx
-// ends. flush is called whenever what was written should be seen.
+// ends: each event once, none left out between. flush is called whenever what was written should be seen.
 func (l *Log) Tail(ctx context.Context, c *access.Caller, f gate.Filter, follow bool, w io.Writer, flush func() error) error {
 	if err := l.may(ctx, c, "audit log tailed", f); err != nil {
 		return err
@@ -94,31 +95,46 @@ func (l *Log) Tail(ctx context.Context, c *access.Caller, f gate.Filter, follow 
 	if f.Limit == 0 {
 		f.Limit = DefaultTail
 	}
-	allowed := newStill(l.cfg.Store, l.cfg.Clock, c, access.AuditRead, auditLog)
-	write := lineTo(ctx, w, allowed)
-	var newest [][]byte
-	f.Newest = true
-	err := l.cfg.Gate.Query(ctx, f, func(line []byte) error {
-		newest = append(newest, bytes.Clone(line))
-		return nil
-	})
-	for _, line := range slices.Backward(newest) {
-		if err == nil {
-			err = write(line)
-		}
-	}
+	from, err := l.cfg.Gate.Sizes(ctx) // before looking, so that nothing falls between
 	if err != nil {
 		return err
+	}
+	newest, err := l.newest(ctx, f)
+	if err != nil {
+		return err
+	}
+	write := lineTo(ctx, w, newStill(l.cfg.Store, l.cfg.Clock, c, access.AuditRead, auditLog))
+	shown := map[string]bool{}
+	for _, line := range newest {
+		if err := write(line); err != nil {
+			return err
+		}
+		shown[string(line)] = follow
 	}
 	if err := flush(); err != nil || !follow {
 		return err
 	}
+	f.From = from
 	return l.cfg.Gate.Follow(ctx, f, func(line []byte) error {
+		if shown[string(line)] {
+			return nil
+		}
 		if err := write(line); err != nil {
 			return err
 		}
 		return flush()
 	})
+}
+
+// newest are the last events that f selects, in the order in which they were written.
+func (l *Log) newest(ctx context.Context, f gate.Filter) (lines [][]byte, err error) {
+	f.Newest = true
+	err = l.cfg.Gate.Query(ctx, f, func(line []byte) error {
+		lines = append(lines, bytes.Clone(line))
+		return nil
+	})
+	slices.Reverse(lines)
+	return lines, err
 }
 
 // Verify checks the whole log against its checkpoints, those in the store and those beside it. A log that is wrong is an
