@@ -49,8 +49,8 @@ func (g *Gate) Change(ctx context.Context, c *access.Caller, in Intent, change C
 }
 
 // changeFailed records a failed change while the turn is still held. That also makes the answer to an ambiguous commit
-// definite: once another segment stands where the transaction wanted to put its own (its nonce is mine, empty if the
-// commit was not ambiguous), it can't commit any more; and if it has, the failure is not recorded, for there is none.
+// definite: once another segment stands where the transaction wanted to put its own (its nonce is mine, empty if it never
+// got as far as that), it can't commit any more; and if it has, the failure is not recorded, for there is none.
 func (g *Gate) changeFailed(r *record, mine string, err error) error {
 	lost := r.encode()
 	if lost == nil {
@@ -59,11 +59,11 @@ func (g *Gate) changeFailed(r *record, mine string, err error) error {
 	switch {
 	case errors.Is(lost, errArrived):
 		return nil
-	case lost == nil && mine != "":
+	case lost == nil && errors.Is(err, store.ErrCommitUnknown):
 		return fault.New(api.CodeUnavailable, "the database failed while committing: the change did not happen").WithNext("try again")
 	case lost == nil:
 		return err
-	case mine != "":
+	case errors.Is(err, store.ErrCommitUnknown):
 		return fault.Wrap(api.CodeUnavailable, errors.Join(store.ErrCommitUnknown, lost), "nobody knows yet whether the change happened").
 			WithNext("look at the state before trying again")
 	}
@@ -71,7 +71,7 @@ func (g *Gate) changeFailed(r *record, mine string, err error) error {
 }
 
 // transact runs the transaction with the event in it, a second time if an earlier append of ours turns out to have
-// arrived late. The nonce comes back when the commit stays ambiguous.
+// arrived late. The nonce comes back when the transaction failed with its segment in it.
 func (g *Gate) transact(ctx context.Context, r *record, verb string, change ChangeFunc) (ambiguous string, err error) {
 	before, marked := r.ev, context.WithValue(ctx, insideChange{}, true)
 	for range tries {
@@ -95,13 +95,13 @@ func (g *Gate) transact(ctx context.Context, r *record, verb string, change Chan
 		case err == nil:
 			g.advance(&a)
 			return "", nil
-		case a.segment.Nonce != "" && errors.Is(err, store.ErrCommitUnknown):
+		case a.segment.Nonce == "":
+			return "", err // change's own
+		case !errors.Is(err, audit.ErrFenced):
 			if g.arrived(&a) {
 				return "", nil
 			}
 			return a.segment.Nonce, err
-		case a.segment.Nonce == "" || !errors.Is(err, audit.ErrFenced):
-			return "", err
 		}
 		if err := g.settle(); err != nil {
 			return "", err

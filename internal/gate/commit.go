@@ -8,7 +8,6 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/fault"
-	"github.com/keyturn/keyturn/internal/store"
 )
 
 // batch is the events that wait together. While it is gathering, gate.mu guards it; the leader takes it away from there
@@ -151,7 +150,7 @@ func (g *Gate) place(c *contents, unless string) error {
 			if err := g.settle(); err != nil {
 				return err
 			}
-		case errors.Is(err, store.ErrCommitUnknown) && g.arrived(&a):
+		case g.arrived(&a): // whatever the error said: the head knows
 			return nil
 		default:
 			return fault.Wrap(api.CodeUnavailable, err, "recording an operation in the audit log: it is refused").
