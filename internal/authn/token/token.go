@@ -93,7 +93,7 @@ func (m *Method) Principal(ctx context.Context, text string) (*access.Principal,
 		return p, nil
 	}
 	id, parsed, err := access.ParseToken(text)
-	if err != nil || parsed != hash {
+	if err != nil || subtle.ConstantTimeCompare(parsed[:], hash[:]) != 1 {
 		return nil, authn.ErrUnauthenticated
 	}
 	return m.ask(ctx, id, hash, gen, now)
