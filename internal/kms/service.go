@@ -49,7 +49,7 @@ import (
 // Doorway is what the service needs of package gate: decide, do, record.
 type Doorway interface {
 	Use(ctx context.Context, c *access.Caller, in gate.Intent, run func(ctx context.Context, ev *audit.Event) error) error
-	Change(ctx context.Context, c *access.Caller, in gate.Intent, change func(ctx context.Context, tx store.Tx, ev *audit.Event) error) error
+	Change(ctx context.Context, c *access.Caller, in gate.Intent, change gate.ChangeFunc) error
 }
 
 // Dependent is something that still needs a version: where it is, and how many values.
