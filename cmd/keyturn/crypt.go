@@ -60,7 +60,7 @@ status is 6.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, key := cmd.Context(), args[0]
 			return c.run(ctx, a, key, encryptLines, func(s *store, bound map[string]string) error {
-				plain, err := a.readInput(c.in, "plaintext", api.MaxPlaintext)
+				plain, err := a.readInput(ctx, c.in, "plaintext", api.MaxPlaintext)
 				if err != nil {
 					return err
 				}
@@ -94,7 +94,7 @@ status is 6. A plaintext that holds a line break fails there: open it alone.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, key := cmd.Context(), args[0]
 			return c.run(ctx, a, key, decryptLines, func(s *store, bound map[string]string) error {
-				text, err := a.readCiphertext(c.in)
+				text, err := a.readCiphertext(ctx, c.in)
 				if err != nil {
 					return err
 				}
@@ -127,7 +127,7 @@ plaintext never leaves keyturn. For tables, 'keyturn dataset reencrypt' is the b
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, key := cmd.Context(), args[0]
 			return c.run(ctx, a, key, rewrapLines, func(s *store, bound map[string]string) error {
-				text, err := a.readCiphertext(c.in)
+				text, err := a.readCiphertext(ctx, c.in)
 				if err != nil {
 					return err
 				}
@@ -153,7 +153,7 @@ what it says.`,
 		Example: "  keyturn inspect < sealed.kt1\n  keyturn inspect --json < sealed.kt1 | jq .version",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			text, err := a.readCiphertext(in)
+			text, err := a.readCiphertext(cmd.Context(), in)
 			if err != nil {
 				return err
 			}
@@ -184,8 +184,8 @@ func withFlags(cmd *cobra.Command, add func(*cobra.Command)) *cobra.Command {
 }
 
 // readCiphertext reads one kt1. text; blanks around it, as a file's last newline, are no part of it.
-func (a *app) readCiphertext(file string) (string, error) {
-	b, err := a.readInput(file, "ciphertext", maxCiphertext)
+func (a *app) readCiphertext(ctx context.Context, file string) (string, error) {
+	b, err := a.readInput(ctx, file, "ciphertext", maxCiphertext)
 	return string(bytes.TrimSpace(b)), err
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"maps"
 	"net/url"
 	"slices"
@@ -43,7 +44,7 @@ The context template binds every ciphertext to its place, so that one moved to a
 		Args: args("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			in.Name = args[0]
-			if err := a.databaseURL(&in, dbFile); err != nil {
+			if err := a.databaseURL(cmd.Context(), &in, dbFile); err != nil {
 				return err
 			}
 			if in.Columns, err = pairs("column", columns); err != nil {
@@ -70,7 +71,7 @@ The context template binds every ciphertext to its place, so that one moved to a
 }
 
 // databaseURL fills in the connection, from one place exactly, and warns of a password that stands on the command line.
-func (a *app) databaseURL(in *api.AddDatasetRequest, file string) error {
+func (a *app) databaseURL(ctx context.Context, in *api.AddDatasetRequest, file string) error {
 	given := 0
 	for _, s := range []string{in.DB, in.DBEnv, file} {
 		if s != "" {
@@ -81,7 +82,7 @@ func (a *app) databaseURL(in *api.AddDatasetRequest, file string) error {
 		return usage("db", "dataset add: exactly one of --db, --db-file and --db-env names the database")
 	}
 	if file != "" {
-		b, err := a.readInput(file, "database URL", 4096)
+		b, err := a.readInput(ctx, file, "database URL", 4096)
 		if err != nil {
 			return err
 		}
@@ -176,7 +177,7 @@ under it then would be lost. Asks first.`,
 		Example: "  keyturn dataset remove patients",
 		Args:    args("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := a.confirm(yes, "Forgetting dataset %s: its ciphertexts no longer keep a key version from being destroyed", printable(args[0])); err != nil {
+			if err := a.confirm(cmd.Context(), yes, "Forgetting dataset %s: its ciphertexts no longer keep a key version from being destroyed", printable(args[0])); err != nil {
 				return err
 			}
 			return a.with(cmd.Context(), func(s *store) error {

@@ -61,7 +61,7 @@ func datasetRun(a *app, w work) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, name := cmd.Context(), args[0]
 			if w.destroys && !in.DryRun {
-				if err := a.confirm(yes, "Writing the values of dataset %s back in clear", printable(name)); err != nil {
+				if err := a.confirm(cmd.Context(), yes, "Writing the values of dataset %s back in clear", printable(name)); err != nil {
 					return err
 				}
 			}

@@ -43,6 +43,9 @@ in the store opens.`,
 			if err != nil {
 				return err
 			}
+			if !a.json && master == "" {
+				a.note("Keep a copy of the master key in another place: without it nothing in the store opens.")
+			}
 			return a.show(initialised(done), func(t *table) {
 				t.row("directory", done.Dir)
 				t.row("store", done.Store)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -23,7 +24,7 @@ func isTerminal(w any) bool {
 
 // readInput reads a whole value of at most limit bytes from a file, or from stdin when no file is named. At a terminal
 // it asks for the value with the echo off.
-func (a *app) readInput(file, what string, limit int) ([]byte, error) {
+func (a *app) readInput(ctx context.Context, file, what string, limit int) ([]byte, error) {
 	if file != "" && file != "-" {
 		f, err := openFile(file, "opening the input file", "in")
 		if err != nil {
@@ -34,26 +35,76 @@ func (a *app) readInput(file, what string, limit int) ([]byte, error) {
 	}
 	if f, ok := a.in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		fmt.Fprintf(a.err, "%s (not shown): ", what)
-		b, err := term.ReadPassword(int(f.Fd()))
-		fmt.Fprintln(a.err)
-		if err != nil {
-			return nil, fault.Wrap(api.CodeInvalid, err, "reading from the terminal")
-		}
-		return b, nil
+		return readHidden(ctx, int(f.Fd()), a.err)
 	}
-	return readAll(a.in, what, limit)
+	return readAll(a.stdin(ctx), what, limit)
+}
+
+// readHidden reads a line from a terminal with the echo off. Ctrl-C ends it and gives the terminal its echo back.
+func readHidden(ctx context.Context, fd int, echo io.Writer) ([]byte, error) {
+	before, err := term.GetState(fd)
+	if err != nil {
+		return nil, fault.Wrap(api.CodeUnavailable, err, "reading from the terminal")
+	}
+	defer fmt.Fprintln(echo)
+	type answer struct {
+		line []byte
+		err  error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		line, err := term.ReadPassword(fd)
+		done <- answer{line, err}
+	}()
+	select {
+	case a := <-done:
+		if a.err != nil {
+			return nil, fault.Wrap(api.CodeInvalid, a.err, "reading from the terminal")
+		}
+		return a.line, nil
+	case <-ctx.Done():
+		_ = term.Restore(fd, before)
+		return nil, fault.Wrap("", ctx.Err(), "reading from the terminal")
+	}
+}
+
+// stdin is standard input as long as ctx lives: a read of the kernel's can't be called off, but nobody need wait for it.
+func (a *app) stdin(ctx context.Context) *io.PipeReader {
+	r, w := io.Pipe()
+	go func() {
+		_, err := io.Copy(w, a.in)
+		_ = w.CloseWithError(err)
+	}()
+	context.AfterFunc(ctx, func() { _ = w.CloseWithError(ctx.Err()) })
+	return r
 }
 
 func readAll(r io.Reader, what string, limit int) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
 	if err != nil {
-		return nil, fault.Wrapf(api.CodeUnavailable, err, "reading the %s", what)
+		return nil, reading(err, what)
 	}
 	if len(b) > limit {
 		return nil, fault.Newf(api.CodeTooLarge, "reading the %s: it is longer than %d bytes", what, limit).
 			WithField(what).WithNext("split it, or seal it in your program with the SDK's Envelope")
 	}
 	return b, nil
+}
+
+// input is a named file, or standard input.
+func (a *app) input(ctx context.Context, file string) (io.ReadCloser, error) {
+	if file == "" || file == "-" {
+		return a.stdin(ctx), nil
+	}
+	return openFile(file, "opening the input file", "in")
+}
+
+// reading says what an error of an input means.
+func reading(err error, what string) error {
+	if errors.Is(err, context.Canceled) {
+		return fault.Wrapf(api.CodeCancelled, err, "reading the %s", what)
+	}
+	return fault.Wrapf(api.CodeUnavailable, err, "reading the %s", what)
 }
 
 // createPrivate makes a file that only its owner may read; one that exists is never overwritten.
@@ -118,16 +169,15 @@ func (a *app) toFile(file string, f func() error) error {
 }
 
 // confirm asks before something that can't be taken back. Where nobody can answer, --yes is the answer.
-func (a *app) confirm(yes bool, format string, args ...any) error {
+func (a *app) confirm(ctx context.Context, yes bool, format string, args ...any) error {
 	if yes {
 		return nil
 	}
 	question := fmt.Sprintf(format, args...)
-	in, ok := a.in.(*os.File)
-	if !ok || !term.IsTerminal(int(in.Fd())) || !a.terminal {
+	if !isTerminal(a.in) || !a.terminal {
 		return usage("yes", "%s: this needs a confirmation", question).WithNext("say --yes to do it without being asked")
 	}
-	return ask(in, a.err, question)
+	return ask(a.stdin(ctx), a.err, question)
 }
 
 // ask puts a question and takes yes, and nothing else, for yes.

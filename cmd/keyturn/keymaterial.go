@@ -97,7 +97,7 @@ A key that doesn't exist is made; one that does gets the material as its next, a
   openssl rand -base64 32 | keyturn key import fresh --purpose data`,
 		Args: args("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			raw, err := a.readInput(file, "key material", 4096)
+			raw, err := a.readInput(cmd.Context(), file, "key material", 4096)
 			if err != nil {
 				return err
 			}
@@ -150,7 +150,7 @@ will know. Needs the right key.export and a reason, and asks first.`,
 		Example: `  keyturn key export phi --version 1 --reason "moving to the new data centre" --out phi-1.key`,
 		Args:    args("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := a.confirm(yes, "Exporting the material of key %s in clear", printable(args[0])); err != nil {
+			if err := a.confirm(cmd.Context(), yes, "Exporting the material of key %s in clear", printable(args[0])); err != nil {
 				return err
 			}
 			return a.with(cmd.Context(), func(s *store) error {

@@ -70,7 +70,7 @@ func keyMove(a *app, m move) *cobra.Command {
 				if in.Version == 0 {
 					return usage("version", "key %s: the version is missing", m.verb).WithNext("say --version N; keyturn key show lists them")
 				}
-				if err := a.confirm(yes, "Destroying version %d of key %s", in.Version, printable(args[0])); err != nil {
+				if err := a.confirm(cmd.Context(), yes, "Destroying version %d of key %s", in.Version, printable(args[0])); err != nil {
 					return err
 				}
 			}

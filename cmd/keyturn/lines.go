@@ -38,15 +38,11 @@ type lineBatch struct {
 // runLines takes every line of the input as one item, in order, batch after batch, in bounded memory. A line that fails
 // is an empty line of the output and named on stderr; any of them makes the status 6.
 func (a *app) runLines(ctx context.Context, s *store, file, key string, bound map[string]string, op lineOp) error {
-	in := a.in
-	if file != "" && file != "-" {
-		f, err := openFile(file, "opening the input file", "in")
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		in = f
+	in, err := a.input(ctx, file)
+	if err != nil {
+		return err
 	}
+	defer in.Close()
 	frame, err := json.Marshal(bound)
 	if err != nil {
 		return usage("context", "encoding the context")
@@ -78,7 +74,7 @@ func (r *lineRun) all(ctx context.Context, in io.Reader) error {
 			break
 		}
 		if err != nil {
-			return err
+			return reading(err, "lines")
 		}
 		if err := r.add(ctx, line, tooLong); err != nil {
 			return err

@@ -99,7 +99,7 @@ func masterRemove(a *app) *cobra.Command {
 		Example: "  keyturn master remove env://KEYTURN_MASTER_KEY_OLD",
 		Args:    args("URL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := a.confirm(yes, "Removing the master key %s", printable(args[0])); err != nil {
+			if err := a.confirm(cmd.Context(), yes, "Removing the master key %s", printable(args[0])); err != nil {
 				return err
 			}
 			return a.with(cmd.Context(), func(s *store) error {
