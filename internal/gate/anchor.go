@@ -17,9 +17,18 @@ import (
 // leave a last line without its end; it is cut away before the next one is written. Its owner is the checkpointer.
 type anchorFile struct {
 	path   string // empty = no file
-	f      *os.File
+	f      handle
 	size   int64 // up to the last whole line
 	broken bool  // an fsync failed
+}
+
+// handle is what is needed of an *os.File; tests put one with a failing disk in its place.
+type handle interface {
+	io.ReaderAt
+	io.WriterAt
+	Truncate(size int64) error
+	Sync() error
+	Close() error
 }
 
 const (

@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"io"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -36,6 +38,10 @@ func onBoth(t *testing.T, run func(t *testing.T, open func() store.Store)) {
 func sqliteStore(t testing.TB) func() store.Store {
 	path := filepath.Join(t.TempDir(), "keyturn.db")
 	return opener(t, func(ctx context.Context) (store.Store, error) { return sqlite.Open(ctx, path, sqlite.Config{}) })
+}
+
+func sqliteAt(t testing.TB, path string) store.Store {
+	return opener(t, func(ctx context.Context) (store.Store, error) { return sqlite.Open(ctx, path, sqlite.Config{}) })()
 }
 
 func opener(t testing.TB, open func(context.Context) (store.Store, error)) func() store.Store {
@@ -285,5 +291,7 @@ func eventually(t testing.TB, what string, holds func() bool) {
 		}
 	}
 }
+
+func textLogger(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
 
 func contains(s, sub string) bool { return strings.Contains(s, sub) }

@@ -42,7 +42,35 @@ func (g *Gate) Verify(ctx context.Context) (audit.Report, error) {
 			return audit.Report{}, err
 		}
 	}
-	return check.Finish(&end)
+	report, err := check.Finish(&end)
+	if err != nil {
+		return report, err
+	}
+	bad, err := g.checkUnsigned(ctx, end)
+	if bad != nil {
+		return check.Fail(bad)
+	}
+	return report, err
+}
+
+// checkUnsigned looks at what stands behind a checkpoint: nothing, unless the gate has stopped or somebody is writing.
+// Nobody has signed it, but its segments must at least agree with their own heads.
+func (g *Gate) checkUnsigned(ctx context.Context, end audit.Checkpoint) (*audit.Place, error) {
+	heads, err := g.sizes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, now := range heads {
+		signed := end.Head(now.Shard)
+		err := g.checkExtension(ctx, signed, now)
+		if fault.CodeOf(err) == api.CodeIntegrity {
+			return &audit.Place{Shard: now.Shard, Index: signed.Size, Through: max(signed.Size+1, now.Size) - 1, Problem: fault.MessageOf(err)}, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
 }
 
 var errFound = fault.New(api.CodeIntegrity, "a bad place was found")
