@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/base64"
 	"errors"
 	"io"
@@ -244,5 +245,23 @@ func TestAsking(t *testing.T) {
 		if out.String() != "Destroying version 1 of key phi. Go on? [y/N] " {
 			t.Errorf("asked %q", out.String())
 		}
+	}
+}
+
+// TestCtrlCWhileWaitingForInput: a command that waits for its value ends at once, and says that it was interrupted.
+func TestCtrlCWhileWaitingForInput(t *testing.T) {
+	t.Setenv("KEYTURN_DIR", filepath.Join(t.TempDir(), "none"))
+	ctx, cancel := context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	defer w.Close()
+	var out, errs bytes.Buffer
+	ended := make(chan int)
+	go func() { ended <- newApp(r, &out, &errs).run(ctx, []string{"inspect"}) }()
+	if _, err := w.Write([]byte("kt1.")); err != nil { // it is reading now
+		t.Fatal(err)
+	}
+	cancel()
+	if status := <-ended; status != api.ExitFailed || out.Len() != 0 || !strings.Contains(errs.String(), "canceled") {
+		t.Errorf("status %d, stderr %s", status, errs.String())
 	}
 }
