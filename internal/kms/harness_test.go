@@ -221,7 +221,7 @@ func owner() *access.Caller { return as(access.RoleOwner) }
 // create makes a key.
 func (h *house) create(in api.CreateKeyRequest) api.Key {
 	h.t.Helper()
-	k, err := h.svc.Create(h.t.Context(), owner(), in)
+	k, err := h.svc.Create(context.Background(), owner(), in)
 	h.must(err)
 	return k
 }
@@ -237,7 +237,7 @@ func (h *house) tryEncrypt(key, plaintext string, m map[string]string) (string, 
 	h.t.Helper()
 	bound, err := envelope.NewContext(m)
 	h.must(err)
-	out, _, err := h.svc.Encrypt(h.t.Context(), owner(), key, []byte(plaintext), bound, "", nil)
+	out, _, err := h.svc.Encrypt(context.Background(), owner(), key, []byte(plaintext), bound, "", nil)
 	return string(out), err
 }
 
@@ -245,7 +245,7 @@ func (h *house) tryDecrypt(c *access.Caller, key, text string, m map[string]stri
 	h.t.Helper()
 	bound, err := envelope.NewContext(m)
 	h.must(err)
-	out, version, err := h.svc.Decrypt(h.t.Context(), c, key, []byte(text), bound, "", nil)
+	out, version, err := h.svc.Decrypt(context.Background(), c, key, []byte(text), bound, "", nil)
 	return string(out), version, err
 }
 
@@ -269,7 +269,7 @@ func wants(t testing.TB, err error, code api.Code, field ...string) {
 // stored reads a key from the store.
 func (h *house) stored(name string) keys.Key {
 	h.t.Helper()
-	k, err := Directory{h.st}.KeyByName(h.t.Context(), name)
+	k, err := Directory{h.st}.KeyByName(context.Background(), name)
 	h.must(err)
 	return k
 }

@@ -183,6 +183,24 @@ func TestAdvisory_CVE_2022_41316(t *testing.T) {
 	})
 }
 
+// What is remembered of a token never outlives the token: whatever the two lifetimes are, and in whatever order they end.
+func TestAdvisory_CVE_2020_25816(t *testing.T) {
+	for _, life := range []time.Duration{1, time.Millisecond, time.Second, authn.TTL - 1, authn.TTL, authn.TTL + 1, 10 * authn.TTL} {
+		for _, asked := range []time.Duration{0, 1, time.Second, authn.TTL} {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSource()
+				text := s.issue(t, "app")
+				s.changeToken(text, func(t *access.Token) { t.Expires = time.Now().Add(life) })
+				m := New(s, &authn.Generation{}, time.Now)
+				time.Sleep(asked)
+				mustSignIn(t, m, text, asked < life)
+				time.Sleep(max(0, life-asked))
+				mustSignIn(t, m, text, false)
+			})
+		}
+	}
+}
+
 func TestRememberedTokenExpiresToTheMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSource()
@@ -289,7 +307,7 @@ func TestManyAskOnce(t *testing.T) {
 }
 
 // Two principals never share an entry, whatever their names and tokens look like.
-func TestAdvisory_CVE_2025_64751(t *testing.T) {
+func TestAdvisory_CVE_2026_33729_signIn(t *testing.T) {
 	s := newSource()
 	m := New(s, &authn.Generation{}, time.Now)
 	texts := map[string]string{}

@@ -1,0 +1,175 @@
+package kms
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/keyring"
+	"github.com/keyturn/keyturn/internal/keys"
+)
+
+// opensWith says whether a ring with these master keys opens the store and what was sealed.
+func (h *house) opensWith(names ...string) error {
+	h.t.Helper()
+	var masters []keyring.MasterKey
+	for _, name := range names {
+		masters = append(masters, masterKey(h.t, name))
+	}
+	ring := keyring.New(h.st.ID(), masters, Directory{h.st})
+	defer ring.Close() //nolint:errcheck // of a test
+	if err := ring.Open(h.t.Context()); err != nil {
+		return err
+	}
+	k := h.stored("phi")
+	for _, v := range k.Versions {
+		if _, err := ring.Version(h.t.Context(), &k, v.Number); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func TestMasterLife(t *testing.T) {
+	h := newHouse(t, options{})
+	h.create(api.CreateKeyRequest{Name: "phi"})
+	text := h.encrypt("phi", "x", nil)
+	wrapped := h.stored("phi").Versions[0].Wrapped
+
+	out, err := h.svc.AddMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "file:///second"})
+	h.must(err)
+	if out.Rewrapped != len(keys.KEKPurposes()) || len(out.MasterKeys) != 2 || !out.MasterKeys[0].OK || !out.MasterKeys[1].OK {
+		t.Errorf("%+v", out)
+	}
+	if strings.Join(h.config.saved, " ") != "file:///first file:///second" {
+		t.Errorf("saved %v", h.config.saved)
+	}
+	if e := h.lastEvent(); e.Action != "master_added" || e.Type != "config_write" || e.Details["master_key"] != "file:///second" {
+		t.Errorf("%s", e.raw)
+	}
+	h.must(h.opensWith("first"))
+	h.must(h.opensWith("second"))
+
+	out, err = h.svc.RemoveMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "file:///first"})
+	h.must(err)
+	if len(out.MasterKeys) != 1 || out.MasterKeys[0].URL != "file:///second" || strings.Join(h.config.saved, " ") != "file:///second" {
+		t.Errorf("%+v, saved %v", out, h.config.saved)
+	}
+	h.must(h.opensWith("second"))
+	wants(t, h.opensWith("first"), api.CodeIntegrity)
+	h.opens("phi", text, "x", nil, 1)
+	if string(h.stored("phi").Versions[0].Wrapped) != string(wrapped) {
+		t.Error("changing master keys touched a version")
+	}
+
+	out, err = h.svc.RotateMasters(t.Context(), owner(), api.RotateMasterRequest{})
+	h.must(err)
+	if out.Rewrapped != len(keys.KEKPurposes()) {
+		t.Errorf("%+v", out)
+	}
+	h.opens("phi", text, "x", nil, 1)
+}
+
+func TestMasterRefusals(t *testing.T) {
+	h := newHouse(t, options{})
+	h.create(api.CreateKeyRequest{Name: "phi"})
+	_, err := h.svc.RemoveMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "file:///first"})
+	wants(t, err, api.CodeInUse, "url")
+	_, err = h.svc.RemoveMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "file:///absent"})
+	wants(t, err, api.CodeNotFound, "url")
+	_, err = h.svc.AddMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "file:///first"})
+	wants(t, err, api.CodeConflict, "url")
+	_, err = h.svc.AddMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "junk"})
+	wants(t, err, api.CodeInvalid)
+	if h.config.saved != nil {
+		t.Errorf("a refused change was saved: %v", h.config.saved)
+	}
+	h.must(h.opensWith("first"))
+
+	// Nobody else has us open files or call services.
+	opened := h.config.opened
+	for _, role := range []string{access.RoleKeyAdministrator, access.RoleApplication, access.RoleAuditor, access.RoleBackup} {
+		_, err = h.svc.AddMaster(t.Context(), as(role), api.MasterKeyRequest{URL: "file:///second"})
+		wants(t, err, api.CodeDenied)
+		_, err = h.svc.RotateMasters(t.Context(), as(role), api.RotateMasterRequest{KEKs: true})
+		wants(t, err, api.CodeDenied)
+	}
+	if h.config.opened != opened {
+		t.Error("a denied caller made us open a master key")
+	}
+}
+
+// The store is changed and the configuration can't be written: said so, and the store opens under the old list too.
+func TestMasterConfigFails(t *testing.T) {
+	h := newHouse(t, options{})
+	h.create(api.CreateKeyRequest{Name: "phi"})
+	h.config.err = errors.New("read-only")
+	_, err := h.svc.AddMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "file:///second"})
+	if err == nil {
+		t.Fatal("nobody hears of it")
+	}
+	h.must(h.opensWith("first"))
+	h.must(h.opensWith("second"))
+}
+
+func TestRotateKEKs(t *testing.T) {
+	h := newHouse(t, options{})
+	h.create(api.CreateKeyRequest{Name: "phi"})
+	text := h.encrypt("phi", "x", nil)
+	_, err := h.svc.Rotate(t.Context(), owner(), "phi", api.RotateKeyRequest{})
+	h.must(err)
+	for i := range 2 * pageOfBinding { // more than two pages
+		h.create(api.CreateKeyRequest{Name: "k" + strings.Repeat("x", i%50) + string(rune('a'+i/50))})
+	}
+	before := h.stored("phi")
+	out, err := h.svc.RotateMasters(t.Context(), owner(), api.RotateMasterRequest{KEKs: true})
+	h.must(err)
+	if out.Rewrapped != len(keys.KEKPurposes()) {
+		t.Errorf("%+v", out)
+	}
+	after := h.stored("phi")
+	for i := range after.Versions {
+		if after.Versions[i].KEK == before.Versions[i].KEK || after.Versions[i].Seq != before.Versions[i].Seq {
+			t.Errorf("version %d stands under KEK %s, before %s", i+1, after.Versions[i].KEK, before.Versions[i].KEK)
+		}
+	}
+	if e := h.lastEvent(); e.Action != "versions_rewrapped" || e.Details["changed"] != float64(2*pageOfBinding+2) {
+		t.Errorf("%s", e.raw)
+	}
+	h.opens("phi", text, "x", nil, 1)
+	h.must(h.opensWith("first"))
+	keks, err := Directory{h.st}.KEKs(t.Context())
+	h.must(err)
+	active := map[keys.KEKPurpose]int{}
+	for _, k := range keks {
+		if k.Active {
+			active[k.Purpose]++
+		}
+	}
+	for _, p := range keys.KEKPurposes() {
+		if active[p] != 1 {
+			t.Errorf("%d active keys for %s", active[p], p)
+		}
+	}
+}
+
+func TestMastersAreListed(t *testing.T) {
+	h := newHouse(t, options{})
+	out, err := h.svc.Masters(t.Context(), as(access.RoleAuditor))
+	if err != nil || len(out.MasterKeys) != 1 || out.MasterKeys[0] != (api.MasterKey{URL: "file:///first", Provider: "file", Kind: "holds", OK: true}) {
+		t.Errorf("%+v, %v", out, err)
+	}
+	// A configured key that doesn't open the store is shown as such.
+	h.must(h.ring.Masters()[0].Close())
+	out, err = h.svc.VerifyMasters(t.Context(), owner())
+	if err != nil || out.MasterKeys[0].OK || out.MasterKeys[0].Detail == "" {
+		t.Errorf("%+v, %v", out, err)
+	}
+	if e := h.lastEvent(); e.Action != "verified" || e.Details["failed"] != 1.0 {
+		t.Errorf("%s", e.raw)
+	}
+	_, err = h.svc.Masters(t.Context(), as(access.RoleApplication))
+	wants(t, err, api.CodeDenied)
+}
