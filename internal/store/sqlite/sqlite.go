@@ -134,6 +134,9 @@ func (d *database) pool(pragmas []string, size int) (*sql.DB, error) {
 
 // migrate brings the tables up to date through a pool of its own: goose holds one connection while River uses another.
 func (d *database) migrate(ctx context.Context) (err error) {
+	if err := d.mustBeOurs(ctx); err != nil {
+		return err
+	}
 	db, err := d.pool(writing, 2)
 	if err != nil {
 		return err
@@ -143,9 +146,6 @@ func (d *database) migrate(ctx context.Context) (err error) {
 			err = fault.Wrap(api.CodeUnavailable, cerr, "bringing the store's tables up to date")
 		}
 	}()
-	if err := d.mustBeOurs(ctx, db); err != nil {
-		return err
-	}
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return fault.Wrap(api.CodeInternal, err, "reading the built-in migrations")
@@ -161,10 +161,16 @@ func (d *database) migrate(ctx context.Context) (err error) {
 const applicationID = 0x4b545231
 
 // mustBeOurs refuses a database with tables that another program made. It is the first statement that reads the file, so
-// a file that is no database at all, or one that another process holds, shows here.
-func (d *database) mustBeOurs(ctx context.Context, db *sql.DB) error {
+// a file that is no database at all shows here; it goes through a connection that can't write, since a writing one would
+// turn a foreign file to WAL mode before it could be asked.
+func (d *database) mustBeOurs(ctx context.Context) error {
+	db, err := d.pool(reading, 1)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
 	var tables, id int64
-	err := db.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM sqlite_schema WHERE name NOT LIKE 'sqlite\_%' ESCAPE '\' AND name <> 'migrations'), application_id FROM pragma_application_id`).
+	err = db.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM sqlite_schema WHERE name NOT LIKE 'sqlite\_%' ESCAPE '\' AND name <> 'migrations'), application_id FROM pragma_application_id`).
 		Scan(&tables, &id)
 	if err != nil {
 		return openFailed(ctx, err, d.path)
