@@ -13,7 +13,10 @@ import (
 
 // DSN is the address of a database with its password in it. However it is printed, formatted, logged or marshalled, the
 // password doesn't come out; only Reveal gives it away, so that one word can be searched for.
-type DSN struct{ secret string }
+//
+// The text hangs on a pointer: package fmt ignores all methods of a value for a verb it doesn't know, and prints what is
+// in it, but it doesn't follow a pointer inside.
+type DSN struct{ secret *string }
 
 // ParseDSN takes a URL such as postgres://user:password@host/db?sslmode=verify-full. What isn't a URL is refused, the
 // keyword form ("host=… password=…") too: it has no place where a password surely ends. The error quotes nothing.
@@ -23,18 +26,23 @@ func ParseDSN(s string) (DSN, error) {
 		return DSN{}, fault.New(api.CodeInvalid, "reading the address of a database: it is not a URL").WithField("url").
 			WithNext("write it like postgres://user@host/database; percent-encode special characters of the password")
 	}
-	return DSN{s}, nil
+	return DSN{&s}, nil
 }
 
 // Reveal is the address with its password: for the database driver, and for nothing else.
-func (d DSN) Reveal() string { return d.secret }
+func (d DSN) Reveal() string {
+	if d.secret == nil {
+		return ""
+	}
+	return *d.secret
+}
 
 // passwordKeys are the parameters that carry a secret in the query of a URL, with or without "ssl" before them.
 var passwordKeys = []string{"password", "passfile", "sslpassword", "sslkey", "token", "secret"}
 
 // String is the address without its password and without the parameters that may carry one.
 func (d DSN) String() string {
-	u, err := url.Parse(d.secret)
+	u, err := url.Parse(d.Reveal())
 	if err != nil || u.Scheme == "" {
 		return "[redacted]"
 	}
@@ -49,7 +57,7 @@ func (d DSN) String() string {
 			}
 		}
 	}
-	u.RawQuery, u.Fragment, u.RawFragment = q.Encode(), "", ""
+	u.RawQuery, u.Fragment, u.RawFragment = strings.ReplaceAll(q.Encode(), "+", "%20"), "", "" // libpq knows no "+" for a space
 	return u.String()
 }
 

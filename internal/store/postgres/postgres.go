@@ -166,7 +166,7 @@ func (d *database) migrate(ctx context.Context) (err error) {
 	if err := d.makeSchema(ctx, db); err != nil {
 		return openFailed(ctx, err, d.dsn)
 	}
-	locker, err := lock.NewPostgresSessionLocker(lock.WithLockID(migrationLock))
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockID(migrationLock), lock.WithLockTimeout(1, 300)) // each second, for 5 minutes
 	if err != nil {
 		return fault.Wrap(api.CodeInternal, err, "bringing the store's tables up to date")
 	}
