@@ -48,7 +48,7 @@ func EventTypes() []EventType {
 // line carries: timestamp, event_type, action, success, user_id, resource, process_id and environment.
 //
 // No field may ever take a secret, a request body or a header (promise P3). The fields are strings, numbers, booleans
-// and times, and TestAdvisory_CVE_2025_62513_CVE_2025_62705 keeps it so.
+// and times, and TestAdvisory_CVE_2025_62513 keeps it so.
 type Event struct {
 	Time        time.Time // when, in UTC; written with six digits of a second
 	Type        EventType // from the closed list
