@@ -1,0 +1,104 @@
+package httpapi
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/fault"
+)
+
+func (r *rig) stream(t *testing.T, url string) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", goodToken)
+	res, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { res.Body.Close() })
+	return res
+}
+
+func TestStreamArrivesAsItIsFlushed(t *testing.T) {
+	r := newRig(t)
+	srv := httptest.NewServer(r)
+	defer srv.Close()
+	seen, done := make(chan struct{}), make(chan struct{})
+	r.fake.lines = func(w io.Writer, flush func() error) error {
+		_, _ = io.WriteString(w, `{"index":1}`+"\n")
+		if err := flush(); err != nil {
+			return err
+		}
+		<-seen // the reader has it while we still run
+		_, err := io.WriteString(w, `{"index":2}`+"\n")
+		close(done)
+		return err
+	}
+	res := r.stream(t, srv.URL+"/v1/audit/tail?follow=true")
+	if res.StatusCode != 200 || res.Header.Get("Content-Type") != "application/x-ndjson" || res.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("%d %v", res.StatusCode, res.Header)
+	}
+	lines := bufio.NewReader(res.Body)
+	if line, err := lines.ReadString('\n'); line != `{"index":1}`+"\n" || err != nil {
+		t.Fatalf("%q %v", line, err)
+	}
+	close(seen)
+	<-done
+	if rest, err := io.ReadAll(lines); string(rest) != `{"index":2}`+"\n" || err != nil {
+		t.Errorf("%q %v", rest, err)
+	}
+}
+
+// Row 82: a stream that fails half way says so and is cut; nobody can take a part for the whole.
+func TestStreamThatFails(t *testing.T) {
+	r := newRig(t)
+	srv := httptest.NewServer(r)
+	defer srv.Close()
+	r.fake.lines = func(io.Writer, func() error) error { return fault.New(api.CodeDenied, "not yours") }
+	res := r.stream(t, srv.URL+"/v1/audit/tail")
+	if res.StatusCode != 403 || res.Header.Get("Content-Type") != "application/problem+json" {
+		t.Errorf("before the first line: %d %v", res.StatusCode, res.Header)
+	}
+	r.fake.lines = func(w io.Writer, _ func() error) error {
+		_, _ = io.WriteString(w, `{"index":1}`+"\n")
+		return errors.New("the disk says CANARY")
+	}
+	b, err := io.ReadAll(r.stream(t, srv.URL+"/v1/audit/tail").Body)
+	if !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("the connection ended in good order: %v", err)
+	}
+	_, last, _ := strings.Cut(string(b), "\n")
+	var p api.Problem
+	if json.Unmarshal([]byte(last), &p) != nil || p.Code != api.CodeInternal || strings.Contains(last, "CANARY") {
+		t.Errorf("the last line is %q", last)
+	}
+}
+
+func TestDrainEndsStreams(t *testing.T) {
+	r := newRig(t)
+	r.fake.entered = make(chan struct{})
+	w := httptest.NewRecorder()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		req := httptest.NewRequest("GET", "/v1/audit/events", nil)
+		req.Header.Set("Authorization", goodToken)
+		r.ServeHTTP(w, req)
+	}()
+	<-r.fake.entered
+	r.Drain()
+	<-done
+	if p := problemOf(t, w); p.Code != api.CodeUnavailable {
+		t.Errorf("a stream that had sent nothing: %+v", p)
+	}
+}
