@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -102,6 +103,9 @@ func datasetRun(a *app, w work) *cobra.Command {
 var errNobodyRuns = fault.New(api.CodeWrongState, "detaching from the job: no server runs on this directory, so nobody would carry it on").
 	WithField("detach").WithNext("leave --detach away, or start a server: keyturn serve")
 
+// ends are the states in which nobody works on a job any more.
+var ends = []string{"done", "failed", "cancelled", "paused"}
+
 // follow watches a job to its end and prints the counts. what names the command for going on after an interruption; with
 // values, rows that failed are an integrity failure.
 func (a *app) follow(ctx context.Context, s *store, id, what string, values bool) error {
@@ -118,6 +122,10 @@ func (a *app) follow(ctx context.Context, s *store, id, what string, values bool
 	bar.end(last)
 	if ctx.Err() != nil {
 		return a.interrupted(ctx, s, ctx.Err(), id, what)
+	}
+	if !slices.Contains(ends, last.State) {
+		return fault.Newf(api.CodeUnavailable, "waiting for job %s: the server stopped telling of it before it ended", id).
+			WithNext("keyturn job watch " + id)
 	}
 	if err := a.showRun(last); err != nil {
 		return err
