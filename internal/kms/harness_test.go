@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,7 +56,7 @@ type house struct {
 	graves *graves
 	deps   *dependents
 	config *masterConfig
-	drops  int // of what sign-in remembers
+	drops  atomic.Int64 // of what sign-in remembers
 }
 
 // options change the house before it is built.
@@ -152,7 +153,7 @@ func (h *house) build(o options) {
 	}
 	h.svc = New(Config{
 		Gate: door, Ring: h.ring, Store: st, Clock: h.clock.Now, Dependents: []Dependents{h.deps}, DestroyQuiet: o.quiet,
-		Tombstones: h.graves, Masters: h.config, SignedOut: func() { h.drops++ }, Checks: o.checks, Environment: "test", Started: h.clock.Now(),
+		Tombstones: h.graves, Masters: h.config, SignedOut: func() { h.drops.Add(1) }, Checks: o.checks, Environment: "test", Started: h.clock.Now(),
 	})
 	h.must(h.svc.Start(ctx))
 	h.t.Cleanup(func() { _ = h.svc.Close(ctx); _ = h.gate.Close(ctx) })
@@ -187,7 +188,6 @@ func (d *dependents) Dependents(context.Context, envelope.KeyID, uint32) ([]Depe
 
 // masterConfig opens held keys named by URL, and keeps what is saved.
 type masterConfig struct {
-	t      testing.TB
 	opened int
 	saved  []string
 	err    error

@@ -67,19 +67,19 @@ func TestPrincipalLife(t *testing.T) {
 		t.Error("the store holds the token")
 	}
 
-	drops := h.drops
+	drops := h.drops.Load()
 	again, err := h.svc.NewToken(t.Context(), owner(), "billing")
 	h.must(err)
-	if h.drops == drops {
+	if h.drops.Load() == drops {
 		t.Error("sign-in wasn't told")
 	}
 	if h.tokenOf(p.Token).Usable(h.clock.Now()) || !h.tokenOf(again.Token).Usable(h.clock.Now()) {
 		t.Error("a new token must end the old one")
 	}
 
-	drops = h.drops
+	drops = h.drops.Load()
 	out, err := h.svc.DisablePrincipal(t.Context(), owner(), "billing")
-	if err != nil || !out.Disabled || out.Token != "" || h.drops == drops {
+	if err != nil || !out.Disabled || out.Token != "" || h.drops.Load() == drops {
 		t.Errorf("%+v, %v", out, err)
 	}
 	if h.tokenOf(again.Token).Usable(h.clock.Now()) {

@@ -66,8 +66,8 @@ func (s *Service) List(ctx context.Context, c *access.Caller, after string, limi
 	return out, nil
 }
 
-// enough ends a walk early.
-var enough = errors.New("enough") //nolint:errname // never leaves this file
+// errEnough ends a walk early; it never leaves this file.
+var errEnough = errors.New("enough")
 
 // visible lists at most limit keys that the caller may see.
 func (s *Service) visible(ctx context.Context, c *access.Caller, after string, limit int) (found []keys.Key, err error) {
@@ -78,11 +78,11 @@ func (s *Service) visible(ctx context.Context, c *access.Caller, after string, l
 				found = append(found, k)
 			}
 			if len(found) == limit {
-				return enough
+				return errEnough
 			}
 			return nil
 		})
-		if errors.Is(err, enough) {
+		if errors.Is(err, errEnough) {
 			return nil
 		}
 		return err
