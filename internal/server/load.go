@@ -156,7 +156,7 @@ func (l *loader) assign() {
 			raw = s.def
 		}
 		if err := s.set(raw); err != nil {
-			l.problem("`"+s.path+"`", err.Error())
+			l.problems = append(l.problems, "`"+s.path+"` "+err.Error())
 		}
 	}
 }
@@ -169,7 +169,7 @@ func (l *loader) validate(cfg *Config) {
 	}
 	for _, e := range broken {
 		_, path, _ := strings.Cut(e.Namespace(), ".")
-		l.problem("`"+path+"`", ruleText(e.Tag(), e.Param()))
+		l.problems = append(l.problems, "`"+path+"` "+ruleText(e.Tag(), e.Param()))
 	}
 }
 

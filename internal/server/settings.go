@@ -17,6 +17,7 @@ type setting struct {
 	path  string // "tls.certFile"
 	def   string // the default, as one would write it
 	field string // "TLSConfig.CertFile": where its comment stands
+	rule  string // in words; may be empty
 	value reflect.Value
 }
 
@@ -29,7 +30,7 @@ func settingsIn(v reflect.Value, prefix string) (out []setting) {
 		f := t.Field(i)
 		path := prefix + f.Tag.Get("koanf")
 		if def, leaf := f.Tag.Lookup("default"); leaf {
-			out = append(out, setting{path: path, def: def, field: t.Name() + "." + f.Name, value: v.Field(i)})
+			out = append(out, setting{path: path, def: def, field: t.Name() + "." + f.Name, rule: ruleOf(f), value: v.Field(i)})
 		} else {
 			out = append(out, settingsIn(v.Field(i), path+".")...)
 		}
