@@ -13,6 +13,7 @@ import (
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/keys"
+	"github.com/keyturn/keyturn/internal/pgtest"
 )
 
 func TestEncryptDecrypt(t *testing.T) {
@@ -424,9 +425,13 @@ func TestAdvisory_CVE_2022_25244(t *testing.T) {
 	}
 }
 
-// Sealing and opening go on while versions come and go.
+// Sealing and opening go on while versions come and go, on both databases.
 func TestManyAtOnce(t *testing.T) {
-	h := newHouse(t, options{})
+	t.Run("sqlite", func(t *testing.T) { manyAtOnce(t, newHouse(t, options{})) })
+	t.Run("postgres", func(t *testing.T) { manyAtOnce(t, newHouse(t, options{url: pgtest.Start(t).Database(t)})) })
+}
+
+func manyAtOnce(t *testing.T, h *house) {
 	h.create(api.CreateKeyRequest{Name: "phi"})
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()

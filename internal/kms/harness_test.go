@@ -22,9 +22,13 @@ import (
 	"github.com/keyturn/keyturn/internal/keyring"
 	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/material"
+	"github.com/keyturn/keyturn/internal/pgtest"
 	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/store/postgres"
 	"github.com/keyturn/keyturn/internal/store/sqlite"
 )
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
 
 // clock is a clock that tests set. It is safe for concurrent use.
 type clock struct {
@@ -44,10 +48,11 @@ func (c *clock) Add(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// house is a whole store with everything that the service needs, on a real SQLite file.
+// house is a whole store with everything that the service needs, on a real SQLite file or a real PostgreSQL database.
 type house struct {
 	t      testing.TB
-	path   string
+	path   string // of the SQLite file
+	url    string // of the PostgreSQL database; empty = SQLite
 	st     store.Store
 	ring   *keyring.Ring
 	gate   *gate.Gate
@@ -65,6 +70,7 @@ type options struct {
 	door   func(Doorway) Doorway
 	quiet  time.Duration
 	checks []Check
+	url    string // of an empty PostgreSQL database; empty = SQLite
 }
 
 func newHouse(t testing.TB, o options) *house {
@@ -73,6 +79,7 @@ func newHouse(t testing.TB, o options) *house {
 		t: t, path: filepath.Join(t.TempDir(), "keyturn.db"), graves: &graves{}, deps: &dependents{}, config: &masterConfig{},
 		clock: &clock{now: time.Date(2026, 1, 15, 10, 30, 45, 0, time.UTC)},
 	}
+	h.url = o.url
 	h.st = h.openStore()
 	h.initialise()
 	h.build(o)
@@ -81,7 +88,13 @@ func newHouse(t testing.TB, o options) *house {
 
 func (h *house) openStore() store.Store {
 	h.t.Helper()
-	st, err := sqlite.Open(context.Background(), h.path, sqlite.Config{})
+	var st store.Store
+	var err error
+	if h.url != "" {
+		st, err = postgres.Open(context.Background(), h.url, postgres.Config{})
+	} else {
+		st, err = sqlite.Open(context.Background(), h.path, sqlite.Config{})
+	}
 	h.must(err)
 	h.t.Cleanup(func() { _ = st.Close() })
 	return st
