@@ -2,6 +2,7 @@ package reencrypt
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
@@ -92,10 +93,8 @@ func (w Work) step(ctx context.Context, s *State, until time.Time, save Save) (d
 	if s.Left = left; left == 0 {
 		return true, save(ctx, s, nil)
 	}
-	if err := s.again(time.Now(), w.Kind); err != nil {
-		return false, err
-	}
-	return false, save(ctx, s, nil)
+	err = s.again(time.Now(), w.Kind)
+	return false, errors.Join(err, save(ctx, s, nil))
 }
 
 // walk is a pass, or the part of it that there is time for.
@@ -132,7 +131,7 @@ func (w Work) walk(ctx context.Context, s *State, until time.Time, save Save) er
 
 // countLeft counts the whole table.
 func (w Work) countLeft(ctx context.Context) (left int64, err error) {
-	tallies, err := count(ctx, w.Target, len(w.Columns))
+	tallies, err := Count(ctx, w.Target, len(w.Columns))
 	if err != nil {
 		return 0, err
 	}

@@ -29,8 +29,8 @@ func (t *Tally) Rows() int64 {
 	return n
 }
 
-// count takes a census of a target with so many columns.
-func count(ctx context.Context, target Target, columns int) ([]Tally, error) {
+// Count takes a census of a target with so many columns.
+func Count(ctx context.Context, target Target, columns int) ([]Tally, error) {
 	out := make([]Tally, columns)
 	for i := range out {
 		out[i].Versions = map[VersionOf]int64{}

@@ -11,20 +11,7 @@ import (
 	"github.com/keyturn/keyturn/internal/pgtest"
 	"github.com/keyturn/keyturn/internal/reencrypt"
 	"github.com/keyturn/keyturn/internal/reencrypt/connectortest"
-	"github.com/keyturn/keyturn/internal/reencrypt/postgres"
 )
-
-func TestMain(m *testing.M) { pgtest.Main(m) }
-
-func open(tb testing.TB, url string) reencrypt.Database {
-	tb.Helper()
-	db, err := postgres.Driver{}.Open(tb.Context(), reencrypt.NewDSN(url), reencrypt.Session{})
-	if err != nil {
-		tb.Fatalf("opening the database: %v", err)
-	}
-	tb.Cleanup(func() { db.Close() })
-	return db
-}
 
 // benchRows is the size of the table, 100,000 unless KEYTURN_BENCH_ROWS says otherwise (SPEED.md: 1,000,000).
 func benchRows(b *testing.B) int {

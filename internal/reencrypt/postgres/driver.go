@@ -8,7 +8,7 @@
 // A page is written by one statement, a transaction of its own:
 //
 //	UPDATE "public"."patients" AS t SET "ssn" = v.n0
-//	FROM ROWS FROM (unnest($1::bigint[]), unnest($2::text[]), unnest($3::text[])) AS v (k0, o0, n0)
+//	FROM (SELECT unnest($1::bigint[]) AS k0, unnest($2::text[]) AS o0, unnest($3::text[]) AS n0) AS v
 //	WHERE t."id" = v.k0 AND t."ssn" COLLATE "C" = v.o0
 //
 // Under READ COMMITTED an update of the application that commits while ours waits for the row makes the condition be
@@ -17,7 +17,6 @@ package postgres
 
 import (
 	"context"
-	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -79,6 +78,3 @@ func errURL(why string) error {
 	return fault.New(api.CodeInvalid, "reading the database URL: "+why).WithField("db").
 		WithNext("write postgres://USER:PASSWORD@HOST:PORT/DATABASE, special characters of the password percent-encoded")
 }
-
-// quoted is an identifier as SQL takes it, whatever it holds. (A zero byte can't reach this place: the catalogue has none.)
-func quoted(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }

@@ -1,0 +1,184 @@
+package connectortest
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+	"testing"
+
+	"github.com/keyturn/keyturn/internal/envelope"
+	"github.com/keyturn/keyturn/internal/reencrypt"
+)
+
+// Harness is a database under test and how to speak to it behind the connector's back, as an application would.
+type Harness struct {
+	Driver reencrypt.Driver
+	// Fresh makes an empty database that goes away with the test.
+	Fresh func(tb testing.TB) Database
+	// Types of columns: characters without and with a limit (empty when the database has no limits), bytes, and types for
+	// keys with some values of each, as SQL literals.
+	Text, Narrow, Bytes string
+	Keys                []KeyType
+	// CaseBlind is a type or a suffix of a column definition that compares text without regard to case, and still can
+	// hold ciphertexts.
+	CaseBlind string
+	// BytesLiteral spells bytes as SQL.
+	BytesLiteral func(b []byte) string
+}
+
+// KeyType is a type that a primary key may have.
+type KeyType struct {
+	Name   string
+	Values []string // SQL literals, all different
+	Texts  []string // what contexts say of them
+}
+
+// Database is one database, spoken to as its application does.
+type Database interface {
+	URL() string
+	// Exec runs statements, each in a transaction of its own.
+	Exec(tb testing.TB, statements ...string)
+	// Rows answers a query's values as the text or bytes that stand there; nil for NULL.
+	Rows(tb testing.TB, query string) [][][]byte
+	// Hold runs a statement in a transaction and keeps that open until release is called, which commits.
+	Hold(tb testing.TB, statement string) (release func())
+}
+
+// bench is one database with the connector opened on it.
+type bench struct {
+	*testing.T
+	h   Harness
+	app Database
+	db  reencrypt.Database
+}
+
+func (h Harness) open(t *testing.T) *bench {
+	t.Helper()
+	app := h.Fresh(t)
+	db, err := h.Driver.Open(t.Context(), reencrypt.NewDSN(app.URL()), reencrypt.Session{})
+	if err != nil {
+		t.Fatalf("opening the database: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Errorf("closing the database: %v", err)
+		}
+	})
+	return &bench{T: t, h: h, app: app, db: db}
+}
+
+// with is the same database in a subtest.
+func (b *bench) with(t *testing.T) *bench { return &bench{T: t, h: b.h, app: b.app, db: b.db} }
+
+// exec runs statements as the application; $T and $B stand for the types of text and of bytes.
+func (b *bench) exec(statements ...string) {
+	b.Helper()
+	for i, s := range statements {
+		statements[i] = strings.NewReplacer("$T", b.h.Text, "$B", b.h.Bytes).Replace(s)
+	}
+	b.app.Exec(b, statements...)
+}
+
+// work is a run over columns of a table.
+func (b *bench) work(table string, columns map[string]*KeySet, kind reencrypt.Kind) reencrypt.Work {
+	b.Helper()
+	return Work(b, b.db, table, columns, kind)
+}
+
+// run finishes a run and answers its counts.
+func (b *bench) run(table string, columns map[string]*KeySet, kind reencrypt.Kind) reencrypt.Counts {
+	b.Helper()
+	return MustFinish(b, b.work(table, columns, kind))
+}
+
+// literal is text as SQL.
+func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+
+// opened reads a column back as the application would and opens each value under its row's context: pk text -> plaintext.
+// NULL and what isn't a ciphertext come as they are, in front of a "null:" or "clear:".
+func (b *bench) opened(table string, pk []string, column string, keys *KeySet) map[string]string {
+	b.Helper()
+	quoted := make([]string, len(pk))
+	for i, name := range pk {
+		quoted[i] = reencrypt.Quoted(name)
+	}
+	out := map[string]string{}
+	query := fmt.Sprintf("SELECT %s, %s FROM %s", strings.Join(quoted, ", "), reencrypt.Quoted(column), reencrypt.Quoted(table))
+	for _, row := range b.app.Rows(b, query) {
+		names := make([]string, len(pk))
+		for i := range pk {
+			names[i] = string(row[i])
+		}
+		out[strings.Join(names, "|")] = Open(b, table, pk, names, column, keys, row[len(pk)])
+	}
+	return out
+}
+
+// Open opens one value as it stands in its row, under the default context. What isn't a ciphertext comes back with
+// "clear:" in front of it, NULL as "null:".
+func Open(tb testing.TB, table string, pk, names []string, column string, keys *KeySet, value []byte) string {
+	tb.Helper()
+	if value == nil {
+		return "null:"
+	}
+	if !envelope.LooksLikeCiphertext(value) {
+		return "clear:" + string(value)
+	}
+	m := map[string]string{"table": table, "column": column}
+	for i, name := range pk {
+		m["pk."+name] = names[i]
+	}
+	ctx, err := envelope.NewContext(m)
+	if err != nil {
+		tb.Fatalf("the context of row %q: %v", names, err)
+	}
+	blob := value
+	if strings.HasPrefix(string(value), "kt1.") {
+		if blob, err = envelope.AppendDecodedText(nil, value); err != nil {
+			tb.Fatalf("row %q: %v", names, err)
+		}
+	}
+	info, err := envelope.Inspect(blob)
+	if err != nil {
+		tb.Fatalf("row %q: %v", names, err)
+	}
+	key, err := keys.Opener(tb.Context(), info.Version)
+	if err != nil {
+		tb.Fatalf("row %q: %v", names, err)
+	}
+	plain, err := key.Open(nil, blob, ctx)
+	if err != nil {
+		return "closed:"
+	}
+	return string(plain)
+}
+
+// tally counts a table as a census does.
+func (b *bench) tally(w reencrypt.Work) []reencrypt.Tally {
+	b.Helper()
+	t, err := reencrypt.Count(b.Context(), w.Target, len(w.Columns))
+	if err != nil {
+		b.Fatalf("counting: %v", err)
+	}
+	return t
+}
+
+// same compares what was opened with what should be there.
+func (b *bench) same(got, want map[string]string) {
+	b.Helper()
+	keys := make([]string, 0, len(got)+len(want))
+	for k := range got {
+		keys = append(keys, k)
+	}
+	for k := range want {
+		if _, ok := got[k]; !ok {
+			keys = append(keys, k)
+		}
+	}
+	sort.Strings(keys)
+	for _, k := range keys {
+		if g, ok := got[k]; !ok || g != want[k] {
+			b.Errorf("row %q holds %.60q, want %.60q", k, g, want[k])
+		}
+	}
+}
