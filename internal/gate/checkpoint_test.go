@@ -301,7 +301,10 @@ func TestStartFindsWhatHappenedWhileAway(t *testing.T) {
 		"a signed event, sloppily": {func(t *testing.T, g *Gate) {
 			rewrite(t, g.st, `UPDATE audit_segments SET lines = $1 WHERE seq = 3`, []byte("{}"))
 		}, false, 2},
-		"a signed event, forged":      {func(t *testing.T, g *Gate) { forge(t, g, 3, edit) }, true, 2},
+		"a signed event, forged": {func(t *testing.T, g *Gate) { forge(t, g, 3, edit) }, true, 2},
+		"the head's root": {func(t *testing.T, g *Gate) {
+			rewrite(t, g.st, `UPDATE audit_segments SET root = $1 WHERE seq = 10`, make([]byte, 32))
+		}, true, 9},
 		"an event in the middle gone": {func(t *testing.T, g *Gate) { rewrite(t, g.st, `DELETE FROM audit_segments WHERE seq = 5`) }, false, 4},
 		"the newest checkpoint": {func(t *testing.T, g *Gate) {
 			rewrite(t, g.st, `UPDATE audit_checkpoints SET note = $1 WHERE sequence = 2`, "x")

@@ -121,6 +121,7 @@ func (g *Gate) Start(ctx context.Context) error {
 	}
 	if err := g.checkAnchors(ctx); err != nil {
 		g.stop(err)
+		_ = g.giveUp(ctx) // only so that the next one needn't wait for the lease to run out
 		return err
 	}
 	g.stopped.Store(nil)

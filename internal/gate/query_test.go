@@ -175,6 +175,36 @@ func TestFollowSeesEveryEventOnce(t *testing.T) {
 	})
 }
 
+// TestFollowFromASize: a follower that says what it has seen gets exactly the rest, also what was written before it came.
+func TestFollowFromASize(t *testing.T) {
+	g := start(t, sqliteStore(t)(), Config{})
+	seed(t, g, 40)
+	sizes, err := g.Sizes(t.Context())
+	if err != nil || sizes[0] != 40 {
+		t.Fatalf("%v %v", sizes, err)
+	}
+	for i := range 3 {
+		if err := use(g, fmt.Sprint("later", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop := errors.New("enough")
+	var got []string
+	err = g.Follow(t.Context(), Filter{From: sizes}, func(raw []byte) error {
+		var l line
+		if err := json.Unmarshal(raw, &l); err != nil {
+			return err
+		}
+		if got = append(got, l.RequestID); len(got) == 3 {
+			return stop
+		}
+		return nil
+	})
+	if err != stop || !slices.Equal(got, []string{"later0", "later1", "later2"}) {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
+
 // TestExportWhileOthersWrite: an export is whole and verifies although the log grows all the while.
 func TestExportWhileOthersWrite(t *testing.T) {
 	onBoth(t, func(t *testing.T, open func() store.Store) {
