@@ -24,8 +24,9 @@ WHERE c.relkind IN ('r', 'p') AND pg_catalog.lower($1) IN
 	(pg_catalog.lower(c.relname::text), pg_catalog.lower(n.nspname::text || '.' || c.relname::text)) LIMIT 1`
 
 // sqlColumns: $1 the relation. A domain is followed down to its base type; the first type modifier on the way counts.
+// The base type is printed for -1, "no modifier": for NULL it would be "character", which SQL takes for character(1).
 const sqlColumns = `SELECT a.attnum, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),
-	b.oid, pg_catalog.format_type(b.oid, NULL), b.typname, bn.nspname = 'pg_catalog' OR b.typtype = 'e', b.typarray <> 0,
+	b.oid, pg_catalog.format_type(b.oid, -1), b.typname, bn.nspname = 'pg_catalog' OR b.typtype = 'e', b.typarray <> 0,
 	b.typmod, a.attnotnull OR b.isnotnull, a.attgenerated <> '',
 	pg_catalog.has_column_privilege($1::oid, a.attnum, 'SELECT'), pg_catalog.has_column_privilege($1::oid, a.attnum, 'UPDATE')
 FROM pg_catalog.pg_attribute a
