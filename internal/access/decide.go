@@ -27,6 +27,10 @@ type Caller struct {
 	SourceIP, RequestID string
 }
 
+// Local says whether the caller is on this machine and was vouched for by its kernel, or is this very process: only then
+// may a request name a file of this machine.
+func (c *Caller) Local() bool { return c.Method == "peer" || c.Method == "embedded" }
+
 // Decision is the answer of Decide. Why is for the audit log and for the caller: it names the rule, not other people's
 // resources.
 type Decision struct {

@@ -14,7 +14,7 @@ import (
 
 // jobHandlers is the table of the kinds of jobs.
 func (s *Server) jobHandlers() []runner.Handler {
-	return []runner.Handler{kms.DueHandler{Service: s.kms}}
+	return append([]runner.Handler{kms.DueHandler{Service: s.kms}}, s.datasets.Handlers()...)
 }
 
 func (s *Server) runnerConfig() runner.Config {

@@ -19,6 +19,7 @@ import (
 	"github.com/keyturn/keyturn/internal/httpapi"
 	"github.com/keyturn/keyturn/internal/keyring"
 	"github.com/keyturn/keyturn/internal/kms"
+	"github.com/keyturn/keyturn/internal/reencrypt"
 	"github.com/keyturn/keyturn/internal/runner"
 	"github.com/keyturn/keyturn/internal/store"
 )
@@ -74,12 +75,14 @@ type Server struct {
 	auditKey string // the log's public key
 	runner   *runner.Runner
 	kms      *kms.Service
+	datasets *reencrypt.Service
 	api      *httpapi.API
 	signIns  authn.Generation
 	started  time.Time
 
-	tls  *tls.Config // of the https listeners; set by Serve
-	work sync.Once   // starts the runner
+	ready chan struct{} // closed when Serve listens
+	tls   *tls.Config   // of the https listeners; set by Serve
+	work  sync.Once     // starts the runner
 
 	mu        sync.Mutex // guards what follows
 	listening []string
@@ -103,7 +106,7 @@ func Open(ctx context.Context, dir string, opts Options) (*Server, error) {
 	if err != nil {
 		return nil, fault.Wrap(api.CodeInvalid, err, "finding the data directory").WithField("dir")
 	}
-	s := &Server{dir: dir, opts: opts.withDefaults(), idle: make(chan struct{})}
+	s := &Server{dir: dir, opts: opts.withDefaults(), idle: make(chan struct{}), ready: make(chan struct{})}
 	s.log, s.started = slog.New(slog.DiscardHandler), s.opts.Clock().UTC()
 	if err := s.open(ctx); err != nil {
 		_ = s.Close(context.WithoutCancel(ctx)) // what was opened so far; the first error is the one that counts

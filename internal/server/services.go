@@ -5,19 +5,19 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/authn"
 	"github.com/keyturn/keyturn/internal/authn/peer"
 	"github.com/keyturn/keyturn/internal/authn/token"
 	"github.com/keyturn/keyturn/internal/httpapi"
-	"github.com/keyturn/keyturn/internal/jobs"
 	"github.com/keyturn/keyturn/internal/kms"
 	"github.com/keyturn/keyturn/internal/oversight"
+	"github.com/keyturn/keyturn/internal/reencrypt"
 	"github.com/keyturn/keyturn/internal/runner"
 )
 
 // openServices builds what answers requests: services, the runner of their jobs, the sign-in methods, the API.
 func (s *Server) openServices(ctx context.Context) (err error) {
+	s.datasets = s.newDatasets()
 	s.kms = s.newKMS()
 	if err := s.kms.Start(ctx); err != nil {
 		return err
@@ -45,6 +45,7 @@ func (s *Server) newKMS() *kms.Service {
 		Tombstones:   &tombstoneFile{path: filepath.Join(s.dir, TombstoneFile)},
 		Masters:      masterConfig{dir: s.dir, environ: s.opts.Environ, set: s.opts.Set},
 		SignedOut:    s.signIns.Drop,
+		Dependents:   []kms.Dependents{dependents{s.datasets}},
 		Checks:       s.checks(),
 		Environment:  s.cfg.Environment,
 		Started:      s.started,
@@ -54,9 +55,9 @@ func (s *Server) newKMS() *kms.Service {
 // services is the table of what the routes call.
 func (s *Server) services() httpapi.Services {
 	return httpapi.Services{
-		Keys: s.kms, Crypto: s.kms, Masters: s.kms, Principals: s.kms, System: s.kms,
+		Keys: s.kms, Crypto: s.kms, Masters: s.kms, Principals: s.kms, System: s.kms, Datasets: s.datasets,
 		Jobs: oversight.NewJobs(oversight.JobsConfig{
-			Gate: s.gate, Store: s.store, Runner: s.runner, Work: s.startWork, Clock: s.opts.Clock, Counts: func(jobs.Job) *api.DatasetRun { return nil },
+			Gate: s.gate, Store: s.store, Runner: s.runner, Work: s.startWork, Clock: s.opts.Clock, Counts: reencrypt.RunOf,
 		}),
 		Audit: oversight.NewLog(oversight.LogConfig{Gate: s.gate, Store: s.store, Clock: s.opts.Clock, PublicKey: s.auditKey}),
 	}

@@ -1,0 +1,148 @@
+package reencrypt
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/datasets"
+	"github.com/keyturn/keyturn/internal/envelope"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/keyring"
+	"github.com/keyturn/keyturn/internal/keys"
+)
+
+// driver chooses the driver of a connection URL.
+func (s *Service) driver(dsn DSN) (Driver, error) {
+	if d, ok := s.drivers[dsn.Scheme()]; ok {
+		return d, nil
+	}
+	schemes := make([]string, 0, len(s.drivers))
+	for scheme := range s.drivers {
+		schemes = append(schemes, scheme+"://")
+	}
+	slices.Sort(schemes)
+	return nil, fault.New(api.CodeInvalid, "reading the database's URL: it begins with no scheme that keyturn knows").WithField("db").
+		WithNext("use one of " + strings.Join(schemes, ", "))
+}
+
+// binding ties a sealed connection to its dataset: put into another one's row it doesn't open.
+func binding(d *datasets.Dataset) keyring.Binding {
+	return keyring.Binding{Kind: "dataset-dsn", ID: d.ID, Version: 1}
+}
+
+// seal puts a connection URL with its password into the record, sealed under the KEK "secrets".
+func (s *Service) seal(ctx context.Context, d *datasets.Dataset, dsn DSN) (err error) {
+	d.DSN, err = s.cfg.Ring.Seal(ctx, keys.KEKSecrets, binding(d), []byte(dsn.Reveal()))
+	return err
+}
+
+// dsn is a dataset's connection URL.
+func (s *Service) dsn(ctx context.Context, d *datasets.Dataset) (DSN, error) {
+	if d.DSNEnv != "" {
+		return s.fromEnv(d.DSNEnv)
+	}
+	text, err := s.cfg.Ring.Unseal(ctx, keys.KEKSecrets, binding(d), d.DSN)
+	if err != nil {
+		return DSN{}, fault.Wrapf("", err, "opening the connection of dataset %s", d.Name)
+	}
+	return NewDSN(string(text)), nil
+}
+
+func (s *Service) fromEnv(name string) (DSN, error) {
+	if !variableName.MatchString(name) {
+		return DSN{}, fault.New(api.CodeInvalid, "the name of the environment variable has other characters than letters, digits and _").WithField("dbEnv")
+	}
+	text := s.cfg.Getenv(name)
+	if text == "" {
+		return DSN{}, fault.Newf(api.CodeInvalid, "the environment variable %s is not set where keyturn runs", name).WithField("dbEnv").
+			WithNext("set it for the process that works on datasets, then try again")
+	}
+	return NewDSN(text), nil
+}
+
+// attached is a dataset with an open connection to its table as it is now.
+type attached struct {
+	*datasets.Dataset
+	db      Database
+	table   *Table
+	target  Target
+	columns []string
+}
+
+// attach connects to a dataset's database and looks at its table again: it may have changed since it was registered.
+func (s *Service) attach(ctx context.Context, d *datasets.Dataset) (*attached, error) {
+	dsn, err := s.dsn(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	driver, err := s.driver(dsn)
+	if err != nil {
+		return nil, err
+	}
+	db, err := driver.Open(ctx, dsn, Session{})
+	if err != nil {
+		return nil, err
+	}
+	a, err := lookAt(ctx, db, d)
+	if err != nil {
+		_ = db.Close()
+		return nil, err
+	}
+	return a, nil
+}
+
+func lookAt(ctx context.Context, db Database, d *datasets.Dataset) (a *attached, err error) {
+	a = &attached{Dataset: d, db: db}
+	for _, c := range d.Columns {
+		a.columns = append(a.columns, c.Name)
+	}
+	if a.table, err = db.Describe(ctx, relation(d)); err != nil {
+		return nil, err
+	}
+	if err := a.table.Check(d.PK, a.columns); err != nil {
+		return nil, err
+	}
+	a.target, err = db.Target(ctx, a.table, d.PK, a.columns)
+	return a, err
+}
+
+// relation is the table as the catalogue spells it, in SQL's quoted form.
+func relation(d *datasets.Dataset) string {
+	if d.Relation == "" {
+		return d.Table
+	}
+	if d.Schema == "" {
+		return Quoted(d.Relation)
+	}
+	return Quoted(d.Schema) + "." + Quoted(d.Relation)
+}
+
+func (a *attached) close() { _ = a.db.Close() }
+
+// fits checks that the longest ciphertext that a run would write has room in its column. Only columns with a limit are
+// measured.
+func (a *attached) fits(ctx context.Context, suites map[string]envelope.Suite) error {
+	for i, name := range a.columns {
+		c, _ := a.table.Column(name)
+		if c.Width == 0 {
+			continue
+		}
+		longest, err := a.target.Longest(ctx, i)
+		if err != nil {
+			return err
+		}
+		needed := suites[name].SealedLen(int(longest))
+		if c.Form == Text {
+			needed = envelope.TextLen(needed)
+		}
+		if needed > c.Width {
+			return fault.Newf(api.CodeInvalid, "looking at column %q: it has room for %d characters, and its longest value, of %d bytes, needs %d as a ciphertext",
+				name, c.Width, longest, needed).WithField("columns").
+				WithNext(fmt.Sprintf("widen the column to at least %d, or to text without a limit, or use a key of suite 2", needed))
+		}
+	}
+	return nil
+}

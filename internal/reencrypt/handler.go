@@ -1,0 +1,271 @@
+package reencrypt
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/datasets"
+	"github.com/keyturn/keyturn/internal/failpoint"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/gate"
+	"github.com/keyturn/keyturn/internal/jobs"
+	"github.com/keyturn/keyturn/internal/runner"
+	"github.com/keyturn/keyturn/internal/store"
+)
+
+// Handlers are the job handlers of every kind, for the server's table.
+func (s *Service) Handlers() []runner.Handler {
+	out := make([]runner.Handler, 0, len(Kinds()))
+	for _, k := range Kinds() {
+		out = append(out, handler{s, k})
+	}
+	return out
+}
+
+// handler works on jobs of one kind, a chunk at a time.
+type handler struct {
+	s    *Service
+	kind Kind
+}
+
+// Kind is the kind of its jobs.
+func (h handler) Kind() string { return string(h.kind) }
+
+// chunkTime is how long a chunk works before it lets another job have its turn; a pause or a cancel ends it within about
+// a second.
+const chunkTime = 20 * time.Second
+
+// Run works on the job for up to chunkTime. State and failures are saved about once a second; at the end the cursor and
+// an audit event with the counts since the last event are one transaction, so the events of a job always sum up to
+// what it did. A crash repeats what came after the last save: rows that were moved already are recognised.
+func (h handler) Run(ctx context.Context, run *runner.Run) error {
+	c := &chunk{s: h.s, kind: h.kind, run: run, begun: time.Now()}
+	if err := c.load(); err != nil {
+		return err
+	}
+	d, err := h.s.record(ctx, c.args.Dataset)
+	if fault.CodeOf(err) == api.CodeNotFound || err == nil && d.ID != c.args.ID {
+		return fault.Newf(api.CodeWrongState, "dataset %s was removed", c.args.Dataset)
+	}
+	if err != nil {
+		return err
+	}
+	done, err := c.advance(ctx, &d)
+	return c.close(ctx, done, err)
+}
+
+// chunk is one call of Run.
+type chunk struct {
+	s     *Service
+	kind  Kind
+	run   *runner.Run
+	begun time.Time
+	args  args
+	p     progress
+	spent float64 // seconds of earlier chunks
+	done  int64
+	total int64
+}
+
+// load reads where the job stands. One that had ended was taken up again by `job retry`: it goes over the table once more,
+// and what is done already costs it a look at the header.
+func (c *chunk) load() error {
+	j := c.run.Job
+	if err := json.Unmarshal(j.Args, &c.args); err != nil {
+		return fault.Wrap(api.CodeInternal, err, "reading a job's arguments")
+	}
+	if len(j.Progress) > 0 {
+		if err := json.Unmarshal(j.Progress, &c.p); err != nil {
+			return fault.Wrap(api.CodeInternal, err, "reading a job's progress")
+		}
+	}
+	if c.p.Ended {
+		c.p = progress{Seconds: c.p.Seconds}
+	}
+	c.spent, c.done, c.total = c.p.Seconds, j.Done, j.Total
+	return nil
+}
+
+// errEnough ends a pass because the chunk is over or somebody wants the job to stop.
+var errEnough = errors.New("enough for this chunk")
+
+func (c *chunk) advance(ctx context.Context, d *datasets.Dataset) (done bool, err error) {
+	a, err := c.s.attach(ctx, d)
+	if err != nil {
+		return false, err
+	}
+	defer a.close()
+	if c.p.State.Pass == 0 {
+		if err := c.begin(ctx, a); err != nil {
+			return false, err
+		}
+	}
+	w, err := c.s.work(ctx, a, c.kind, c.args)
+	if err != nil {
+		return false, err
+	}
+	defer w.release(context.WithoutCancel(ctx))
+	for c.run.Continue(ctx) && time.Since(c.begun) < chunkTime {
+		until := c.begun.Add(chunkTime)
+		if time.Until(c.p.State.NotBefore) > 0 { // it waits for the application: look at the control flag meanwhile
+			until = time.Now().Add(500 * time.Millisecond)
+		}
+		done, err = w.Advance(ctx, &c.p.State, until, c.save)
+		if done || err != nil {
+			break
+		}
+	}
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return done, err
+}
+
+// begin clears what an earlier run of the job left, and finds out how much there is to do.
+func (c *chunk) begin(ctx context.Context, a *attached) error {
+	if err := c.run.ClearFailures(ctx, nil); err != nil {
+		return err
+	}
+	c.done, c.total = 0, a.table.Rows
+	if c.total > 0 {
+		return nil
+	}
+	tallies, err := Count(ctx, a.target, len(a.columns))
+	if err == nil {
+		c.total = tallies[0].Rows()
+	}
+	return err
+}
+
+// save keeps the state; the failures first, so that no cursor ever stands behind one that was forgotten.
+func (c *chunk) save(ctx context.Context, s *State, p *Progress) error {
+	if p != nil && len(p.Failed) > 0 {
+		now := c.s.cfg.Clock()
+		failures := make([]jobs.Failure, len(p.Failed))
+		for i, f := range p.Failed {
+			failures[i] = jobs.Failure{Item: f.Item, Column: f.Column, Reason: f.Reason, At: now, Retry: f.Key}
+		}
+		if err := c.run.AddFailures(ctx, failures); err != nil {
+			return err
+		}
+	}
+	text, err := c.text()
+	if err != nil {
+		return err
+	}
+	failpoint.Hit("reencrypt/before-save")
+	if err := c.run.Save(ctx, nil, text, c.done, c.total); err != nil {
+		return err
+	}
+	if !c.run.Continue(ctx) {
+		return errEnough
+	}
+	return nil
+}
+
+// text is the progress as it is stored, with the counts that a bar shows.
+func (c *chunk) text() ([]byte, error) {
+	c.p.Seconds = c.spent + time.Since(c.begun).Seconds()
+	c.done = c.p.State.Counts.Rows
+	c.total = max(c.total, c.done)
+	text, err := json.Marshal(c.p)
+	if err != nil {
+		return nil, fault.Wrap(api.CodeInternal, err, "writing a job's progress")
+	}
+	return text, nil
+}
+
+// close records the chunk: event and cursor in one transaction. It works even when ctx has ended, because what was
+// written to the database must be said.
+func (c *chunk) close(ctx context.Context, done bool, outcome error) error {
+	if errors.Is(outcome, jobs.ErrLost) {
+		return outcome // the job is another process's now, which counts from its own state
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	c.p.Ended = done || outcome != nil && !jobs.Retryable(fault.CodeOf(outcome))
+	before := c.p.Reported
+	in := gate.Intent{Action: access.DatasetRun, Type: audit.Reencryption, Verb: c.verb(done, outcome), Resource: resource(c.args.Dataset)}
+	err := c.s.cfg.Gate.Change(ctx, system(), in, func(ctx context.Context, tx store.Tx, ev *audit.Event) error {
+		c.p.Reported = c.p.State.Counts
+		c.describe(ev, before)
+		if outcome != nil {
+			ev.Details.Code = string(fault.CodeOf(outcome))
+		}
+		text, err := c.text()
+		if err != nil {
+			return err
+		}
+		if done {
+			c.total = c.done
+		}
+		return c.run.SaveTx(ctx, tx, nil, text, c.done, c.total)
+	})
+	switch {
+	case outcome != nil:
+		return outcome
+	case err != nil:
+		return err
+	case !done:
+		return runner.Again
+	}
+	return nil
+}
+
+func (c *chunk) verb(done bool, outcome error) string {
+	switch {
+	case outcome != nil:
+		return string(c.kind) + "_interrupted"
+	case done:
+		return string(c.kind) + "_done"
+	}
+	return string(c.kind)
+}
+
+// describe says what was done since the last event.
+func (c *chunk) describe(ev *audit.Event, before Counts) {
+	n := c.p.State.Counts
+	d := &ev.Details
+	d.Dataset, d.Job, d.Kind = c.args.Dataset, c.run.Job.ID, string(c.kind)
+	d.Rows, d.Changed = since(n.Rows, before.Rows), since(n.Changed, before.Changed)
+	d.Skipped, d.Conflicts = since(n.Skipped, before.Skipped), since(n.Conflicts, before.Conflicts)
+	d.Failed, d.Plaintext = since(n.Failed, before.Failed), since(n.Plaintext, before.Plaintext)
+	d.Unreadable = since(n.Unreadable, before.Unreadable)
+}
+
+func since(now, before int64) uint64 { return uint64(max(0, now-before)) }
+
+// running is a Work whose handles give back what they reserved.
+type running struct {
+	Work
+	handles []*handles
+}
+
+func (r *running) release(ctx context.Context) {
+	for _, h := range r.handles {
+		h.release(ctx)
+	}
+}
+
+// work describes a run over an attached dataset.
+func (s *Service) work(ctx context.Context, a *attached, kind Kind, in args) (*running, error) {
+	r := &running{Work: Work{Kind: kind, Target: a.target, PK: a.PK, DryRun: in.DryRun, Workers: in.Workers, Batch: in.Batch, Rate: in.Rate, Sample: in.Sample}}
+	for _, col := range a.Columns {
+		template, err := datasets.Compile(a.Dataset, col.Name)
+		if err != nil {
+			return nil, err
+		}
+		h, err := s.handlesOf(ctx, col.KeyID, kind, in.Compromised)
+		if err != nil {
+			return nil, err
+		}
+		r.handles = append(r.handles, h)
+		r.Columns = append(r.Columns, WorkColumn{Name: col.Name, Context: template, Keys: h})
+	}
+	return r, nil
+}

@@ -1,0 +1,169 @@
+package reencrypt
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/datasets"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/gate"
+	"github.com/keyturn/keyturn/internal/jobs"
+	"github.com/keyturn/keyturn/internal/store"
+)
+
+// args is what a job on a dataset was asked to do.
+type args struct {
+	Dataset string  `json:"dataset"`
+	ID      string  `json:"id"` // of the dataset's record: another one may have taken over the name
+	Workers int     `json:"workers,omitempty"`
+	Batch   int     `json:"batch,omitempty"`
+	Rate    float64 `json:"rate,omitempty"`
+	DryRun  bool    `json:"dryRun,omitempty"`
+	Sample  int     `json:"sample,omitempty"`
+	// Compromised says that compromised versions may be opened: always to move data away from them, and for decrypt only
+	// when who asked has the right of his own.
+	Compromised bool `json:"compromised,omitempty"`
+}
+
+// progress is what a job keeps between two chunks.
+type progress struct {
+	State    State   `json:"state"`
+	Reported Counts  `json:"reported"` // what audit events have said already
+	Seconds  float64 `json:"seconds"`  // worked so far
+	Ended    bool    `json:"ended"`    // finished, or failed for good: a retry begins anew
+}
+
+// Encrypt seals every plaintext value.
+func (s *Service) Encrypt(ctx context.Context, c *access.Caller, name string, in api.DatasetRunRequest) (api.DatasetRun, error) {
+	return s.Run(ctx, c, name, KindEncrypt, in)
+}
+
+// Reencrypt moves every value to the active version of its key.
+func (s *Service) Reencrypt(ctx context.Context, c *access.Caller, name string, in api.DatasetRunRequest) (api.DatasetRun, error) {
+	return s.Run(ctx, c, name, KindReencrypt, in)
+}
+
+// Verify opens values and writes nothing.
+func (s *Service) Verify(ctx context.Context, c *access.Caller, name string, in api.DatasetRunRequest) (api.DatasetRun, error) {
+	return s.Run(ctx, c, name, KindVerify, in)
+}
+
+// Decrypt puts every value back in clear.
+func (s *Service) Decrypt(ctx context.Context, c *access.Caller, name string, in api.DatasetRunRequest) (api.DatasetRun, error) {
+	return s.Run(ctx, c, name, KindDecrypt, in)
+}
+
+// Run starts a job on a dataset, after a look at everything that would make it fail at once. One job works on a dataset
+// at a time: while one of the same kind is unfinished, that one is the answer, and the same command after a crash
+// goes on with it. Errors: conflict when a job of another kind is unfinished; those of the database and of its keys.
+func (s *Service) Run(ctx context.Context, c *access.Caller, name string, kind Kind, in api.DatasetRunRequest) (api.DatasetRun, error) {
+	if err := named(name); err != nil {
+		return api.DatasetRun{}, err
+	}
+	action := access.DatasetRun
+	if kind == KindDecrypt {
+		action = access.DatasetDecrypt
+	}
+	var a args
+	var checked error
+	if allowed(c, action, resource(name)) {
+		a, checked = s.arguments(ctx, c, name, kind, in)
+	}
+	var stored jobs.Job
+	intent := gate.Intent{Action: action, Type: audit.Reencryption, Verb: string(kind) + "_requested", Resource: resource(name)}
+	err := s.cfg.Gate.Change(ctx, c, intent, func(ctx context.Context, tx store.Tx, ev *audit.Event) (err error) {
+		if checked != nil {
+			return checked
+		}
+		stored, err = s.enqueue(ctx, tx, c, kind, a)
+		ev.Details.Dataset, ev.Details.Job = name, stored.ID
+		return err
+	})
+	if err != nil {
+		return api.DatasetRun{}, err
+	}
+	return *RunOf(stored), nil
+}
+
+func (s *Service) arguments(ctx context.Context, c *access.Caller, name string, kind Kind, in api.DatasetRunRequest) (args, error) {
+	if in.Workers < 0 || in.Workers > maxWorkers || in.BatchSize < 0 || in.BatchSize > maxBatch || in.Rate < 0 || in.Sample < 0 {
+		return args{}, fault.Newf(api.CodeInvalid, "workers may be 1 to %d, the batch size 1 to %d, rate and sample not negative", maxWorkers, maxBatch)
+	}
+	d, err := s.record(ctx, name)
+	if err != nil {
+		return args{}, err
+	}
+	a := args{Dataset: name, ID: d.ID, Workers: in.Workers, Batch: in.BatchSize, Rate: float64(in.Rate), DryRun: in.DryRun, Sample: in.Sample,
+		Compromised: kind != KindDecrypt || s.mayDecryptCompromised(c, &d)}
+	if a.Rate == 0 && !in.Unthrottled {
+		a.Rate = DefaultRate
+	}
+	at, err := s.attach(ctx, &d)
+	if err != nil {
+		return a, err
+	}
+	defer at.close()
+	_, err = s.work(ctx, at, kind, a)
+	return a, err
+}
+
+func (s *Service) mayDecryptCompromised(c *access.Caller, d *datasets.Dataset) bool {
+	for _, col := range d.Columns {
+		if !allowed(c, access.KeyDecryptCompromised, access.Resource{Kind: access.KindKey, Name: col.Key}) {
+			return false
+		}
+	}
+	return true
+}
+
+func subject(dataset string) string { return "dataset/" + dataset }
+
+func (s *Service) enqueue(ctx context.Context, tx store.Tx, c *access.Caller, kind Kind, a args) (jobs.Job, error) {
+	text, err := json.Marshal(a)
+	if err != nil {
+		return jobs.Job{}, fault.Wrap(api.CodeInternal, err, "writing a job's arguments")
+	}
+	j, err := s.cfg.Enqueue(ctx, tx, jobs.Job{Kind: string(kind), Subject: subject(a.Dataset), UniqueKey: subject(a.Dataset), Args: text, Actor: actor(c)})
+	if err != nil {
+		return j, err
+	}
+	var taken args
+	if err := json.Unmarshal(j.Args, &taken); err != nil {
+		return j, fault.Wrap(api.CodeInternal, err, "reading a job's arguments")
+	}
+	if j.Kind != string(kind) || taken.DryRun != a.DryRun || taken.ID != a.ID {
+		return j, fault.Newf(api.CodeConflict, "job %s (%s) on dataset %s hasn't ended", j.ID, j.Kind, a.Dataset).WithField("dataset").
+			WithNext("wait for it, or end it: keyturn job cancel " + j.ID)
+	}
+	return j, nil
+}
+
+// RunOf is the counts of a job on a dataset; nil for jobs of other kinds.
+func RunOf(j jobs.Job) *api.DatasetRun {
+	var a args
+	var p progress
+	if !isKind(j.Kind) || json.Unmarshal(j.Args, &a) != nil || len(j.Progress) > 0 && json.Unmarshal(j.Progress, &p) != nil {
+		return nil
+	}
+	n := p.State.Counts
+	out := &api.DatasetRun{
+		Job: j.ID, State: string(j.State), Rows: n.Rows, Changed: n.Changed, Skipped: n.Skipped, Conflicts: n.Conflicts, Failed: n.Failed,
+		Seconds: p.Seconds, DryRun: a.DryRun, Error: j.Error,
+	}
+	if p.Seconds > 0 {
+		out.RowsPerSecond = float64(n.Rows) / p.Seconds
+	}
+	return out
+}
+
+func isKind(kind string) bool {
+	for _, k := range Kinds() {
+		if string(k) == kind {
+			return true
+		}
+	}
+	return false
+}

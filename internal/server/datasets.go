@@ -1,0 +1,44 @@
+package server
+
+import (
+	"context"
+	"strings"
+
+	"github.com/keyturn/keyturn/internal/envelope"
+	"github.com/keyturn/keyturn/internal/kms"
+	"github.com/keyturn/keyturn/internal/reencrypt"
+	reencryptpg "github.com/keyturn/keyturn/internal/reencrypt/postgres"
+	reencryptsqlite "github.com/keyturn/keyturn/internal/reencrypt/sqlite"
+)
+
+// datasetDrivers is the table of databases whose tables can be datasets.
+var datasetDrivers = []reencrypt.Driver{reencryptpg.Driver{}, reencryptsqlite.Driver{}}
+
+func (s *Server) newDatasets() *reencrypt.Service {
+	return reencrypt.New(reencrypt.Config{
+		Gate: s.gate, Ring: s.ring, Store: s.store, Clock: s.opts.Clock, Enqueue: s.enqueue, Getenv: s.getenv,
+	}, datasetDrivers...)
+}
+
+// getenv reads the environment that this server was opened with.
+func (s *Server) getenv(name string) string {
+	value := ""
+	for _, kv := range environOr(s.opts.Environ) { // the last one wins, as in a process
+		if v, ok := strings.CutPrefix(kv, name+"="); ok {
+			value = v
+		}
+	}
+	return value
+}
+
+// dependents lets kms ask datasets, its neighbour, what hangs on a version.
+type dependents struct{ *reencrypt.Service }
+
+func (d dependents) Dependents(ctx context.Context, id envelope.KeyID, version uint32) ([]kms.Dependent, error) {
+	found, err := d.Service.Dependents(ctx, id, version)
+	out := make([]kms.Dependent, len(found))
+	for i, f := range found {
+		out[i] = kms.Dependent{Resource: "dataset/" + f.Dataset, Column: f.Column, Rows: f.Rows}
+	}
+	return out, err
+}
