@@ -60,7 +60,8 @@ type AuditConfig struct {
 
 // KeysConfig is about the life of keys.
 type KeysConfig struct {
-	// A version that was opened within this time is in use, whatever a census says, and is not destroyed.
+	// A version that was opened within this time is in use, whatever a census says, and is not destroyed. 0 turns the rule
+	// off.
 	DestroyQuiet time.Duration `koanf:"destroyQuiet" default:"1h" validate:"min=0s"`
 }
 

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/go-playground/validator/v10"
 	"github.com/knadh/koanf/parsers/yaml"
@@ -67,7 +68,7 @@ var yamlLine = regexp.MustCompile(`line (\d+)`)
 func (l *loader) file(path string) {
 	text, err := os.ReadFile(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR): // whether there has to be one is not for us to say
 		return
 	case err != nil:
 		l.problem(ConfigFile, "it can't be read: "+fault.Wrap("", err, "reading it").Error())
@@ -169,7 +170,7 @@ func (l *loader) validate(cfg *Config) {
 	}
 	for _, e := range broken {
 		_, path, _ := strings.Cut(e.Namespace(), ".")
-		l.problems = append(l.problems, "`"+path+"` "+ruleText(e.Tag(), e.Param()))
+		l.problems = append(l.problems, "`"+path+"` "+ruleText(e.Tag(), e.Param(), e.Kind()))
 	}
 }
 

@@ -93,7 +93,7 @@ func ruleOf(f reflect.StructField) string {
 		tag, param, _ := strings.Cut(part, "=")
 		switch tag {
 		case "min", "max", "oneof":
-			texts = append(texts, strings.TrimPrefix(ruleText(tag, param), "must "))
+			texts = append(texts, strings.TrimPrefix(ruleText(tag, param, f.Type.Kind()), "must "))
 		case "loopback", "printascii":
 			texts = append(texts, strings.TrimPrefix(ruleTexts[tag], "must "))
 		}

@@ -31,12 +31,14 @@ var ruleTexts = map[string]string{
 	"filepath":      "must be the path of a file",
 }
 
-func ruleText(tag, param string) string {
+// ruleText says what a rule wants of a value of some kind.
+func ruleText(tag, param string, kind reflect.Kind) string {
+	unit := map[reflect.Kind]string{reflect.Slice: " entries", reflect.String: " characters"}[kind]
 	switch tag {
 	case "min":
-		return "must be at least " + param
+		return "must be at least " + param + unit
 	case "max":
-		return "must be at most " + param
+		return "must be at most " + param + unit
 	case "oneof":
 		return "must be one of " + strings.ReplaceAll(param, " ", ", ")
 	}

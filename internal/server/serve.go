@@ -30,7 +30,7 @@ func newLogger(w io.Writer, cfg LogConfig) *slog.Logger {
 }
 
 // Serve listens at every configured address and at the directory's socket, runs jobs, and returns when ctx ends, after the
-// requests that were being answered have been (10 s at most). An address that can't be listened at is an error before
+// requests that were being answered have been (10 s at most). It is called once. An address that can't be listened at is an error before
 // anything is served. Close is still to be called.
 func (s *Server) Serve(ctx context.Context) error {
 	addresses, err := s.addresses()
@@ -65,6 +65,7 @@ func (s *Server) serve(ctx context.Context, listeners []net.Listener) error {
 	for _, l := range listeners {
 		go func() { failed <- srv.Serve(l) }()
 	}
+	close(s.ready)
 	s.log.Info("serving", "version", buildinfo.String(), "store", s.store.Describe(), "listen", s.Listening())
 	var err error
 	select {
