@@ -98,9 +98,6 @@ func (a *API) masterRoutes() []Route {
 
 func (a *API) datasetRoutes() []Route {
 	s := a.services.Datasets
-	if s == nil {
-		return nil
-	}
 	row := func(method, path, summary string, action access.Action, h handler) Route {
 		return Route{Method: method, Pattern: datasetPath + path, Summary: summary, Action: action, Kind: access.KindDataset, handler: h}
 	}

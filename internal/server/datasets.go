@@ -7,12 +7,7 @@ import (
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/kms"
 	"github.com/keyturn/keyturn/internal/reencrypt"
-	reencryptpg "github.com/keyturn/keyturn/internal/reencrypt/postgres"
-	reencryptsqlite "github.com/keyturn/keyturn/internal/reencrypt/sqlite"
 )
-
-// datasetDrivers is the table of databases whose tables can be datasets.
-var datasetDrivers = []reencrypt.Driver{reencryptpg.Driver{}, reencryptsqlite.Driver{}}
 
 func (s *Server) newDatasets() *reencrypt.Service {
 	return reencrypt.New(reencrypt.Config{

@@ -11,6 +11,9 @@ import (
 	"github.com/keyturn/keyturn/internal/keyring"
 	"github.com/keyturn/keyturn/internal/keyring/env"
 	"github.com/keyturn/keyturn/internal/keyring/file"
+	"github.com/keyturn/keyturn/internal/reencrypt"
+	reencryptpg "github.com/keyturn/keyturn/internal/reencrypt/postgres"
+	reencryptsqlite "github.com/keyturn/keyturn/internal/reencrypt/sqlite"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/store/postgres"
 	"github.com/keyturn/keyturn/internal/store/sqlite"
@@ -18,6 +21,9 @@ import (
 
 // masterDrivers is the table of master-key providers. The scheme of a URL chooses.
 var masterDrivers = []keyring.Driver{file.Driver{}, env.Driver{}}
+
+// datasetDrivers is the table of databases whose tables can be datasets.
+var datasetDrivers = []reencrypt.Driver{reencryptpg.Driver{}, reencryptsqlite.Driver{}}
 
 // storeOpener opens a store; dir is the data directory.
 type storeOpener func(ctx context.Context, dir string, dsn DSN) (store.Store, error)
