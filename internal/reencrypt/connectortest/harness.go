@@ -1,8 +1,11 @@
 package connectortest
 
 import (
+	"context"
+	"database/sql"
 	"fmt"
 	"sort"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -15,10 +18,9 @@ type Harness struct {
 	Driver reencrypt.Driver
 	// Fresh makes an empty database that goes away with the test.
 	Fresh func(tb testing.TB) Database
-	// Types of columns: characters without and with a limit (empty when the database has no limits), bytes, and types for
-	// keys with some values of each, as SQL literals.
-	Text, Narrow, Bytes string
-	Keys                []KeyType
+	// Types of columns: characters, bytes, and types for keys with some values of each, as SQL literals.
+	Text, Bytes string
+	Keys        []KeyType
 	// CaseBlind is a type or a suffix of a column definition that compares text without regard to case, and still can
 	// hold ciphertexts.
 	CaseBlind string
@@ -34,14 +36,97 @@ type KeyType struct {
 }
 
 // Database is one database, spoken to as its application does.
-type Database interface {
-	URL() string
-	// Exec runs statements, each in a transaction of its own.
-	Exec(tb testing.TB, statements ...string)
-	// Rows answers a query's values as the text or bytes that stand there; nil for NULL.
-	Rows(tb testing.TB, query string) [][][]byte
-	// Hold runs a statement in a transaction and keeps that open until release is called, which commits.
-	Hold(tb testing.TB, statement string) (release func())
+type Database struct {
+	URL string
+	DB  *sql.DB
+	// Cut ends every connection of the connector, as a network would; nil where there is no network.
+	Cut func(tb testing.TB)
+}
+
+// Exec runs statements, each in a transaction of its own.
+func (d Database) Exec(tb testing.TB, statements ...string) {
+	tb.Helper()
+	conn := d.conn(tb)
+	defer conn.Close()
+	for _, s := range statements {
+		if _, err := conn.ExecContext(context.Background(), s); err != nil {
+			tb.Fatalf("%.200s: %v", s, err)
+		}
+	}
+}
+
+func (d Database) conn(tb testing.TB) *sql.Conn {
+	tb.Helper()
+	conn, err := d.DB.Conn(context.Background())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return conn
+}
+
+// Rows answers a query's values as the text or bytes that stand there; nil for NULL.
+func (d Database) Rows(tb testing.TB, query string) (out [][][]byte) {
+	tb.Helper()
+	rows, err := d.DB.Query(query)
+	if err != nil {
+		tb.Fatalf("%s: %v", query, err)
+	}
+	defer rows.Close()
+	columns, err := rows.Columns()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for rows.Next() {
+		values, into := make([]any, len(columns)), make([]any, len(columns))
+		for i := range values {
+			into[i] = &values[i]
+		}
+		if err := rows.Scan(into...); err != nil {
+			tb.Fatal(err)
+		}
+		out = append(out, asBytes(tb, values))
+	}
+	if rows.Err() != nil {
+		tb.Fatal(rows.Err())
+	}
+	return out
+}
+
+// asBytes is a row as database/sql answers it, back in bytes.
+func asBytes(tb testing.TB, row []any) [][]byte {
+	tb.Helper()
+	out := make([][]byte, len(row))
+	for i, v := range row {
+		switch v := v.(type) {
+		case nil:
+		case []byte:
+			out[i] = append([]byte{}, v...)
+		case string:
+			out[i] = append([]byte{}, v...)
+		case int64:
+			out[i] = strconv.AppendInt(nil, v, 10)
+		default:
+			tb.Fatalf("a value of type %T isn't expected here", v)
+		}
+	}
+	return out
+}
+
+// Hold runs a statement in a transaction and keeps that open until release is called, which commits.
+func (d Database) Hold(tb testing.TB, statement string) (release func()) {
+	tb.Helper()
+	tx, err := d.DB.Begin()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if _, err := tx.Exec(statement); err != nil {
+		tb.Fatal(err)
+	}
+	return func() {
+		if err := tx.Commit(); err != nil {
+			tb.Error(err)
+		}
+	}
 }
 
 // bench is one database with the connector opened on it.
@@ -55,7 +140,7 @@ type bench struct {
 func (h Harness) open(t *testing.T) *bench {
 	t.Helper()
 	app := h.Fresh(t)
-	db, err := h.Driver.Open(t.Context(), reencrypt.NewDSN(app.URL()), reencrypt.Session{})
+	db, err := h.Driver.Open(t.Context(), reencrypt.NewDSN(app.URL), reencrypt.Session{})
 	if err != nil {
 		t.Fatalf("opening the database: %v", err)
 	}

@@ -1,11 +1,11 @@
 package postgres_test
 
 import (
-	"context"
+	"database/sql"
 	"encoding/hex"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
+	_ "github.com/jackc/pgx/v5/stdlib" // the application's own driver
 
 	"github.com/keyturn/keyturn/internal/pgtest"
 	"github.com/keyturn/keyturn/internal/reencrypt"
@@ -15,75 +15,25 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// app is a database spoken to through pgx, as an application would.
-type app struct {
-	server *pgtest.Server
-	url    string
-}
-
-func fresh(tb testing.TB) *app {
+// fresh is a new database, spoken to by pgx's driver for database/sql.
+func fresh(tb testing.TB) connectortest.Database {
 	tb.Helper()
-	s := pgtest.Start(tb)
-	a := &app{s, s.Database(tb)}
-	a.Exec(tb, "CREATE COLLATION caseblind (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
-	return a
-}
-
-func (a *app) URL() string { return a.url }
-
-func (a *app) Exec(tb testing.TB, statements ...string) {
-	tb.Helper()
-	if err := a.server.Exec(context.Background(), a.url, statements...); err != nil {
-		tb.Fatal(err)
-	}
-}
-
-func (a *app) connect(tb testing.TB) *pgx.Conn {
-	tb.Helper()
-	conn, err := pgx.Connect(context.Background(), a.url)
+	server := pgtest.Start(tb)
+	url := server.Database(tb)
+	db, err := sql.Open("pgx", url)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(func() { conn.Close(context.Background()) })
-	return conn
-}
-
-func (a *app) Rows(tb testing.TB, query string) (out [][][]byte) {
-	tb.Helper()
-	conn := a.connect(tb)
-	defer conn.Close(context.Background())
-	rows, err := conn.Query(context.Background(), query)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		values, err := rows.Values()
+	tb.Cleanup(func() { db.Close() })
+	d := connectortest.Database{URL: url, DB: db, Cut: func(tb testing.TB) {
+		tb.Helper()
+		_, err := db.Exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'keyturn' AND datname = current_database()")
 		if err != nil {
-			tb.Fatal(err)
+			tb.Errorf("cutting connections: %v", err)
 		}
-		out = append(out, connectortest.AsBytes(tb, values))
-	}
-	if rows.Err() != nil {
-		tb.Fatal(rows.Err())
-	}
-	return out
-}
-
-func (a *app) Hold(tb testing.TB, statement string) func() {
-	tb.Helper()
-	tx, err := a.connect(tb).Begin(context.Background())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if _, err := tx.Exec(context.Background(), statement); err != nil {
-		tb.Fatal(err)
-	}
-	return func() {
-		if err := tx.Commit(context.Background()); err != nil {
-			tb.Error(err)
-		}
-	}
+	}}
+	d.Exec(tb, "CREATE COLLATION caseblind (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+	return d
 }
 
 func open(tb testing.TB, url string) reencrypt.Database {
@@ -100,11 +50,13 @@ func open(tb testing.TB, url string) reencrypt.Database {
 	return db
 }
 
-func TestExercise(t *testing.T) {
-	connectortest.Exercise(t, connectortest.Harness{
+func TestExercise(t *testing.T) { connectortest.Exercise(t, harness()) }
+
+func harness() connectortest.Harness {
+	return connectortest.Harness{
 		Driver: postgres.Driver{},
-		Fresh:  func(tb testing.TB) connectortest.Database { return fresh(tb) },
-		Text:   "text", Narrow: "varchar(64)", Bytes: "bytea",
+		Fresh:  fresh,
+		Text:   "text", Bytes: "bytea",
 		CaseBlind:    "text COLLATE caseblind",
 		BytesLiteral: func(b []byte) string { return `'\x` + hex.EncodeToString(b) + `'` },
 		Keys: []connectortest.KeyType{
@@ -125,5 +77,5 @@ func TestExercise(t *testing.T) {
 			{Name: "boolean", Values: []string{"true", "false"}, Texts: []string{"true", "false"}},
 			{Name: "inet", Values: []string{"'10.0.0.1'", "'::1'"}, Texts: []string{"10.0.0.1/32", "::1/128"}},
 		},
-	})
+	}
 }

@@ -1,7 +1,6 @@
 package sqlite_test
 
 import (
-	"context"
 	"database/sql"
 	"encoding/hex"
 	"net/url"
@@ -15,79 +14,20 @@ import (
 	"github.com/keyturn/keyturn/internal/reencrypt/sqlite"
 )
 
-// app is a database file spoken to through database/sql, as an application would.
-type app struct {
-	path string
-	db   *sql.DB
-}
-
-func fresh(tb testing.TB, pragmas ...string) *app {
+// fresh is a new database file, spoken to through database/sql.
+func fresh(tb testing.TB, pragmas ...string) connectortest.Database {
 	tb.Helper()
-	a := &app{path: filepath.Join(tb.TempDir(), "app ?#%.db")}
-	query := url.Values{"_pragma": append([]string{"busy_timeout(10000)"}, pragmas...)}
-	u := url.URL{Scheme: "file", OmitHost: true, Path: a.path, RawQuery: query.Encode()}
+	path := filepath.Join(tb.TempDir(), "app ?#%.db")
+	query := url.Values{"_pragma": append([]string{"busy_timeout(30000)"}, pragmas...), "_txlock": {"immediate"}}
+	u := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: query.Encode()}
 	db, err := sql.Open("sqlite", u.String())
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { db.Close() })
-	a.db = db
-	a.Exec(tb, "CREATE TABLE seed (x)", "DROP TABLE seed")
-	return a
-}
-
-func (a *app) URL() string { return (&url.URL{Scheme: "sqlite", Path: a.path}).String() }
-
-func (a *app) Exec(tb testing.TB, statements ...string) {
-	tb.Helper()
-	for _, s := range statements {
-		if _, err := a.db.Exec(s); err != nil {
-			tb.Fatalf("%.200s: %v", s, err)
-		}
-	}
-}
-
-func (a *app) Rows(tb testing.TB, query string) (out [][][]byte) {
-	tb.Helper()
-	rows, err := a.db.Query(query)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer rows.Close()
-	columns, err := rows.Columns()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	for rows.Next() {
-		values, into := make([]any, len(columns)), make([]any, len(columns))
-		for i := range values {
-			into[i] = &values[i]
-		}
-		if err := rows.Scan(into...); err != nil {
-			tb.Fatal(err)
-		}
-		out = append(out, connectortest.AsBytes(tb, values))
-	}
-	if rows.Err() != nil {
-		tb.Fatal(rows.Err())
-	}
-	return out
-}
-
-func (a *app) Hold(tb testing.TB, statement string) func() {
-	tb.Helper()
-	tx, err := a.db.BeginTx(context.Background(), nil)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if _, err := tx.Exec(statement); err != nil {
-		tb.Fatal(err)
-	}
-	return func() {
-		if err := tx.Commit(); err != nil {
-			tb.Error(err)
-		}
-	}
+	d := connectortest.Database{URL: (&url.URL{Scheme: "sqlite", Path: path}).String(), DB: db}
+	d.Exec(tb, "CREATE TABLE seed (x)", "DROP TABLE seed")
+	return d
 }
 
 func open(tb testing.TB, url string) reencrypt.Database {
