@@ -76,21 +76,25 @@ func groupOf(i int, r row) reencrypt.Group {
 	return g
 }
 
-// Longest asks for the longest plaintext of a column. Two bytes of UTF-16 can be three of UTF-8.
+// Longest asks for the longest plaintext of a column. SQLite counts the bytes as they are stored, so where that is UTF-16
+// text has to come here to be measured.
 func (t *target) Longest(ctx context.Context, column int) (longest int64, err error) {
 	col := t.columns[column]
-	length := fmt.Sprintf("octet_length(%s)", col.quoted)
+	length := fmt.Sprintf("COALESCE(max(octet_length(%s)), 0)", col.quoted)
 	if t.db.wide {
-		length = fmt.Sprintf("CASE typeof(%[1]s) WHEN 'text' THEN (octet_length(%[1]s) * 3 + 1) / 2 ELSE octet_length(%[1]s) END", col.quoted)
+		length = fmt.Sprintf("CASE typeof(%[1]s) WHEN 'text' THEN %[1]s ELSE octet_length(%[1]s) END", col.quoted)
 	}
-	sql := fmt.Sprintf("SELECT COALESCE(max(%s), 0) FROM %s AS t WHERE CASE typeof(%s) WHEN 'text' THEN NOT (%s) WHEN 'blob' THEN NOT (%s) ELSE 0 END",
+	sql := fmt.Sprintf("SELECT %s FROM %s AS t WHERE CASE typeof(%s) WHEN 'text' THEN NOT (%s) WHEN 'blob' THEN NOT (%s) ELSE 0 END",
 		length, t.table, col.quoted, col.oursSQL(reencrypt.Text), col.oursSQL(reencrypt.Binary))
 	err = t.whole(ctx, func(c *conn) error {
-		rows, err := c.query(ctx, sql)
-		if err == nil {
-			longest = rows[0].number(0)
-		}
-		return err
+		return c.each(ctx, sql, func(r row) error {
+			n := r.number(0)
+			if s, ok := r[0].(string); ok {
+				n = int64(len(s))
+			}
+			longest = max(longest, n)
+			return nil
+		})
 	})
 	return longest, err
 }

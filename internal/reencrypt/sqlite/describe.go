@@ -41,7 +41,7 @@ func (d *database) describe(ctx context.Context, c *conn, text string) (*reencry
 	if err := addUniques(ctx, c, r, t); err != nil {
 		return nil, err
 	}
-	return t, nil
+	return t, d.addNotes(ctx, c, r, t)
 }
 
 // lookUp finds the one table that text names. Only the file itself counts: nothing is attached to our connections.
@@ -65,16 +65,20 @@ func lookUp(ctx context.Context, c *conn, text string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		err = fault.Newf(api.CodeNotFound, "looking for table %q: the database has none", text).WithField("table")
-		if len(near) > 0 {
-			return "", err.(*fault.Error).WithNext(fmt.Sprintf("is it %q? Names are taken exactly, upper and lower case differ", near[0].text(0)))
-		}
-		return "", err.(*fault.Error).WithNext("check the name and the file")
+		return "", errNoTable(text, near)
 	case 1:
 		return found[0], nil
 	}
 	return "", fault.Newf(api.CodeInvalid, "looking for table %q: the name fits several", text).WithField("table").
 		WithNext(`write it quoted, "main"."table" or "table"`)
+}
+
+func errNoTable(text string, near []row) error {
+	err := fault.Newf(api.CodeNotFound, "looking for table %q: the database has none", text).WithField("table")
+	if len(near) > 0 {
+		return err.WithNext(fmt.Sprintf("is it %q? Names are taken exactly, upper and lower case differ", near[0].text(0)))
+	}
+	return err.WithNext("check the name, and whether this is the application's file")
 }
 
 // relation is what the catalogue says of one table.
@@ -102,6 +106,7 @@ type index struct {
 	unique  bool
 	origin  string // c = CREATE INDEX, u = UNIQUE, pk = PRIMARY KEY
 	partial bool
+	sql     string // empty for one that stands for a constraint
 	columns []indexColumn
 }
 
@@ -131,7 +136,7 @@ func relationOf(ctx context.Context, c *conn, name string) (*relation, error) {
 	}
 	for _, row := range rows {
 		if n := len(r.indexes); n == 0 || r.indexes[n-1].name != row.text(0) {
-			r.indexes = append(r.indexes, index{name: row.text(0), unique: row.number(1) != 0, origin: row.text(2), partial: row.number(3) != 0})
+			r.indexes = append(r.indexes, index{name: row.text(0), unique: row.number(1) != 0, origin: row.text(2), partial: row.number(3) != 0, sql: row.text(6)})
 		}
 		x := &r.indexes[len(r.indexes)-1]
 		x.columns = append(x.columns, indexColumn{name: row.text(4), collation: row.text(5)})
@@ -165,8 +170,6 @@ func (r *relation) refusal() string {
 		return "it is a virtual table, whose module decides what is kept; name the table behind it"
 	case r.kind == "shadow":
 		return "it is a part of a virtual table"
-	case strings.HasPrefix(strings.ToLower(r.name), "sqlite_"):
-		return "it is a table of SQLite's own"
 	}
 	return ""
 }
@@ -208,61 +211,4 @@ func (c column) describe(strict bool) reencrypt.TableColumn {
 		out.Refusal = "it is generated from other columns; register those"
 	}
 	return out
-}
-
-// addUniques collects what identifies a row for sure. SQLite lets NULL into primary keys, as often as one likes; where it
-// isn't forbidden, it mustn't be there.
-func addUniques(ctx context.Context, c *conn, r *relation, t *reencrypt.Table) error {
-	var key []column
-	for _, col := range r.columns {
-		if col.key > 0 {
-			key = append(key, col)
-		}
-	}
-	slices.SortFunc(key, func(a, b column) int { return int(a.key - b.key) })
-	names := make([]string, len(key))
-	for i, col := range key {
-		names[i] = col.name
-	}
-	if len(key) > 0 {
-		t.Uniques, t.HasPK = append(t.Uniques, names), true
-	}
-	for _, x := range r.indexes {
-		if x.origin != "pk" && r.identifies(x) {
-			var names []string
-			for _, c := range x.columns {
-				names = append(names, c.name)
-			}
-			t.Uniques = append(t.Uniques, names)
-		}
-	}
-	return nil
-}
-
-// identifies reports whether an index has every row, under a key of its own.
-func (r *relation) identifies(x index) bool {
-	if !x.unique || x.partial {
-		return false
-	}
-	return !slices.ContainsFunc(x.columns, func(c indexColumn) bool {
-		col, err := r.find(c.name)
-		return err != nil || !col.notNull
-	})
-}
-
-// collationOf is what orders a column in the index that a key comes from.
-func (r *relation) collationOf(pk []string, name string) string {
-	want := slices.Sorted(slices.Values(pk))
-	for _, x := range r.indexes {
-		var names []string
-		for _, c := range x.columns {
-			names = append(names, c.name)
-		}
-		slices.Sort(names)
-		if x.unique && !x.partial && slices.Equal(names, want) {
-			i := slices.IndexFunc(x.columns, func(c indexColumn) bool { return c.name == name })
-			return x.columns[i].collation
-		}
-	}
-	return byBytes
 }

@@ -14,10 +14,18 @@ import (
 	"github.com/keyturn/keyturn/internal/reencrypt/sqlite"
 )
 
-// fresh is a new database file, spoken to through database/sql.
+// fresh is a new database file, as its application has it open. Its name needs quoting wherever it goes.
 func fresh(tb testing.TB, pragmas ...string) connectortest.Database {
 	tb.Helper()
-	path := filepath.Join(tb.TempDir(), "app ?#%.db")
+	path := filepath.Join(tb.TempDir(), "its 100% #1? app.db")
+	d := at(tb, path, pragmas...)
+	d.Exec(tb, "CREATE TABLE seed (x)", "DROP TABLE seed")
+	return d
+}
+
+// at is the file of that path, made if there is none.
+func at(tb testing.TB, path string, pragmas ...string) connectortest.Database {
+	tb.Helper()
 	query := url.Values{"_pragma": append([]string{"busy_timeout(30000)"}, pragmas...), "_txlock": {"immediate"}}
 	u := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: query.Encode()}
 	db, err := sql.Open("sqlite", u.String())
@@ -25,11 +33,20 @@ func fresh(tb testing.TB, pragmas ...string) connectortest.Database {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { db.Close() })
-	d := connectortest.Database{URL: (&url.URL{Scheme: "sqlite", Path: path}).String(), DB: db}
-	d.Exec(tb, "CREATE TABLE seed (x)", "DROP TABLE seed")
-	return d
+	return connectortest.Database{URL: (&url.URL{Scheme: "sqlite", Path: path}).String(), DB: db}
 }
 
+// pathOf is the file of a database.
+func pathOf(tb testing.TB, d connectortest.Database) string {
+	tb.Helper()
+	u, err := url.Parse(d.URL)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return u.Path
+}
+
+// open opens the connector.
 func open(tb testing.TB, url string) reencrypt.Database {
 	tb.Helper()
 	db, err := sqlite.Driver{}.Open(tb.Context(), reencrypt.NewDSN(url), reencrypt.Session{})
@@ -44,8 +61,13 @@ func open(tb testing.TB, url string) reencrypt.Database {
 	return db
 }
 
+// TestExercise runs the suite of all connectors in the ways a file may be set up: where readers and the writer shut each
+// other out (the rollback journals) and where they don't (WAL), and with text stored in UTF-16.
 func TestExercise(t *testing.T) {
-	for name, pragmas := range map[string][]string{"journal": {"journal_mode(DELETE)"}, "wal": {"journal_mode(WAL)", "synchronous(NORMAL)"}} {
+	for name, pragmas := range map[string][]string{
+		"wal": {"journal_mode(WAL)", "synchronous(NORMAL)"}, "delete": {"journal_mode(DELETE)"}, "truncate": {"journal_mode(TRUNCATE)"},
+		"utf16": {"encoding('UTF-16le')", "journal_mode(WAL)"},
+	} {
 		t.Run(name, func(t *testing.T) {
 			connectortest.Exercise(t, connectortest.Harness{
 				Driver: sqlite.Driver{},
@@ -53,16 +75,19 @@ func TestExercise(t *testing.T) {
 				Text:   "TEXT", Bytes: "BLOB",
 				CaseBlind:    "TEXT COLLATE NOCASE",
 				BytesLiteral: func(b []byte) string { return "x'" + hex.EncodeToString(b) + "'" },
-				Keys: []connectortest.KeyType{
-					{Name: "INTEGER", Values: []string{"-9223372036854775808", "-1", "0", "9223372036854775807"}, Texts: []string{"-9223372036854775808", "-1", "0", "9223372036854775807"}},
-					{Name: "bigint", Values: []string{"-5", "0", "5"}, Texts: []string{"-5", "0", "5"}},
-					{Name: "TEXT", Values: []string{"''", "'a'", "'A'", "'☃'", "'it''s'", "'5'"}, Texts: []string{"", "a", "A", "☃", "it's", "5"}},
-					{Name: "TEXT COLLATE NOCASE", Values: []string{"'a'", "'b'", "'C'"}, Texts: []string{"a", "b", "C"}},
-					{Name: "BLOB", Values: []string{"x''", "x'00'", "x'ff00'"}, Texts: []string{"", "00", "ff00"}},
-					{Name: "", Values: []string{"1", "'one'", "x'abcd'"}, Texts: []string{"1", "one", "abcd"}},
-					{Name: "DATETIME", Values: []string{"'2026-01-15 10:30:45'", "'1999-12-31'"}, Texts: []string{"2026-01-15 10:30:45", "1999-12-31"}},
-				},
+				Keys:         keyTypes,
 			})
 		})
 	}
+}
+
+var keyTypes = []connectortest.KeyType{
+	{Name: "INTEGER", Values: []string{"-9223372036854775808", "-1", "0", "9223372036854775807"}, Texts: []string{"-9223372036854775808", "-1", "0", "9223372036854775807"}},
+	{Name: "bigint", Values: []string{"1", "2.5", "'three'", "-7"}, Texts: []string{"1", "2.5", "three", "-7"}},
+	{Name: "real", Values: []string{"1", "2.5", "1e300", "-0.1"}, Texts: []string{"1", "2.5", "1e+300", "-0.1"}},
+	{Name: "TEXT", Values: []string{"''", "'a'", "'A'", "'☃'", "'it''s'", "5"}, Texts: []string{"", "a", "A", "☃", "it's", "5"}},
+	{Name: "TEXT COLLATE NOCASE", Values: []string{"'a'", "'B'", "'C'"}, Texts: []string{"a", "B", "C"}},
+	{Name: "BLOB", Values: []string{"x''", "x'00'", "x'ff00'"}, Texts: []string{"", "00", "ff00"}},
+	{Name: "", Values: []string{"1", "'one'", "'01'"}, Texts: []string{"1", "one", "01"}},
+	{Name: "DATETIME", Values: []string{"'2026-01-15 10:30:45'", "'1999-12-31'"}, Texts: []string{"2026-01-15 10:30:45", "1999-12-31"}},
 }
