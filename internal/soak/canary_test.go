@@ -43,13 +43,74 @@ func TestScannerFindsEveryForm(t *testing.T) {
 
 // TestCampaignCanary drives a whole life of a store and a server with canaries as master key, data key, plaintexts,
 // tokens and environment, with good and malformed requests, and searches everything that is left: files, logs, metrics,
-// audit, error bodies, process tables. P3, FAULTS row 15, advisories 3, 28, 37, 76.
-func TestCampaignCanary(t *testing.T) {
+// audit, error bodies, process tables. P3, FAULTS row 15.
+func TestCampaignCanary(t *testing.T) { hunt(t, "info") }
+
+// TestAdvisory_CVE_2023_2878: the whole life again at the most talkative log level, where others leaked twice.
+func TestAdvisory_CVE_2023_2878(t *testing.T) { hunt(t, "debug") }
+
+// TestAdvisory_CVE_2020_13223: what stands in the environment of a starting server is not logged.
+func TestAdvisory_CVE_2020_13223(t *testing.T) {
+	k := New(t)
+	canaries := []Canary{}
+	for i, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "VAULT_TOKEN", "KEYTURN_TOKEN", "KEYTURN_DATASET_URL", "HOME_SECRET"} {
+		value := fmt.Sprintf("canary-%d-%s", i, rand.Text())
+		canaries = append(canaries, Canary{name, []byte(value)})
+		k.Env = append(k.Env, name+"=http://user:"+value+"@127.0.0.1:1/")
+	}
+	k.Env = append(k.Env, "KEYTURN_LOG__LEVEL=debug")
+	var log syncBuffer
+	cmd := k.Command(context.Background(), "serve", "--listen", "unix://"+filepath.Join(k.Dir, "s.sock"))
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	log.await(t, "serving")
+	cmd.Process.Signal(syscall.SIGTERM)
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("serve ended badly: %v\n%s", err, log.String())
+	}
+	for _, l := range Scan(canaries, "log", []byte(log.String())) {
+		t.Errorf("%s found in the log as %s", l.Canary, l.Form)
+	}
+}
+
+// TestAdvisory_CVE_2023_0690: after jobs over a table of canaries, neither the store, its write-ahead log, the exported
+// audit log nor any temporary file holds one of them.
+func TestAdvisory_CVE_2023_0690(t *testing.T) {
+	k := New(t)
+	temp := t.TempDir()
+	k.Env = append(k.Env, "TMPDIR="+temp)
+	path := filepath.Join(t.TempDir(), "app.db")
+	app := newApplication(t, path)
+	secret := "canary-patient-" + rand.Text()
+	app.exec(`UPDATE patients SET ssn = ? || id`, secret)
+	k.OK(nil, "dataset", "add", "patients", "--db", "sqlite://"+path, "--table", "patients", "--column", "ssn=phi")
+	var said []byte
+	for _, args := range [][]string{{"dataset", "encrypt", "patients"}, {"key", "rotate", "phi"}, {"dataset", "reencrypt", "patients"}, {"dataset", "verify", "patients"}, {"audit", "export"}} {
+		said = append(said, k.OK(nil, args...)...)
+	}
+	canaries := []Canary{{"patient", []byte(secret)}}
+	leaks := Scan(canaries, "output", said)
+	for _, dir := range []string{k.Dir, temp} {
+		found, _, err := ScanTree(canaries, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaks = append(leaks, found...)
+	}
+	for _, l := range leaks {
+		t.Errorf("%s found in %s as %s", l.Canary, l.Place, l.Form)
+	}
+}
+
+func hunt(t *testing.T, level string) {
+	t.Helper()
 	master := make([]byte, 32)
 	rand.Read(master)
 	k := &Keyturn{tb: t, path: Binary(t), Dir: filepath.Join(t.TempDir(), "kt"),
 		Env: []string{"KEYTURN_MASTER_KEY=" + base64.StdEncoding.EncodeToString(master), "HTTPS_PROXY=http://u:canary-proxy-5d81e0@127.0.0.1:1", "SOME_TOKEN=canary-environment-77f3",
-			"KEYTURN_LOG__LEVEL=debug"}}
+			"KEYTURN_LOG__LEVEL=" + level}}
 	plain := "canary-plaintext-" + rand.Text()
 	canaries := []Canary{{"master key", master}, {"plaintext", []byte(plain)}, {"proxy", []byte("canary-proxy-5d81e0")}, {"environment", []byte("canary-environment-77f3")}}
 	var said bytes.Buffer // everything that commands print but must not leak
@@ -97,7 +158,7 @@ func TestCampaignCanary(t *testing.T) {
 	if files < 4 || said.Len() < 200 || len(places) < 10 {
 		t.Fatalf("searched %d files, %d bytes of output, %d answers: too few to mean anything", files, said.Len(), len(places))
 	}
-	Report("canary", 0, "%d canaries in %d forms searched in %d files, %d answers, %d bytes of logs and output: %d leaks", len(canaries), len(canaries[0].forms()), files, len(places), said.Len(), len(leaks))
+	Report("canary-"+level, 0, "%d canaries in %d forms searched in %d files, %d answers, %d bytes of logs and output: %d leaks", len(canaries), len(canaries[0].forms()), files, len(places), said.Len(), len(leaks))
 }
 
 // serveAndAbuse runs a server, sends it good and malformed requests full of canaries, and gives its log and every answer
