@@ -21,7 +21,7 @@ func TestStore(t *testing.T) { storetest.Exercise(t, fresh) }
 
 func TestAdvisory_CVE_2021_45042(t *testing.T) { storetest.Writes(t, fresh(t)) }
 
-func TestAdvisory_OpenBao_PostgreSQL_LIKE(t *testing.T) { storetest.Names(t, fresh(t)) }
+func TestAdvisory_OPENBAO_LIKE(t *testing.T) { storetest.Names(t, fresh(t)) }
 
 func TestAdvisory_CVE_2025_64529_CVE_2023_35930(t *testing.T) { storetest.Limits(t, fresh(t)) }
 
