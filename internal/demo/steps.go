@@ -197,7 +197,7 @@ func (d *demo) destroyWhenQuiet(ctx context.Context) (api.Key, error) {
 
 func verifyAudit(ctx context.Context, d *demo) error {
 	path := filepath.Join(d.Dir, "audit.jsonl")
-	d.command("audit export --out audit.jsonl && keyturn audit verify audit.jsonl --key keyturn/audit.pub")
+	d.command("audit export --out audit.jsonl && keyturn audit verify audit.jsonl --key keyturn/audit.pub --checkpoints keyturn/checkpoints.log")
 	if err := d.export(ctx, path); err != nil {
 		return err
 	}
@@ -208,7 +208,7 @@ func verifyAudit(ctx context.Context, d *demo) error {
 	if err := claim(report.OK(), "the log verifies: %v", report.Bad); err != nil {
 		return err
 	}
-	d.shown("%d events verified with the public key; nothing else of keyturn is needed for it", report.Events)
+	d.shown("%d events verified with the public key and %d kept checkpoints; nothing else of keyturn is needed for it", report.Events, report.Kept)
 	return d.tampered(path)
 }
 
@@ -255,12 +255,26 @@ func (d *demo) verifyFile(path string) (audit.Report, error) {
 	if err != nil {
 		return audit.Report{}, err
 	}
+	kept, err := d.checkpoints(key)
+	if err != nil {
+		return audit.Report{}, err
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return audit.Report{}, err
 	}
 	defer f.Close()
-	return audit.Verify(f, key, nil)
+	return audit.Verify(f, key, kept)
+}
+
+// checkpoints are the signed heads that were kept outside the store: against them a cut tail is found.
+func (d *demo) checkpoints(key *audit.Key) ([]audit.Checkpoint, error) {
+	f, err := os.Open(d.Checkpoints)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return audit.ReadCheckpoints(f, key)
 }
 
 // work starts a job on the dataset, waits for it and wants it done without failures.
