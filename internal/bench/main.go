@@ -9,7 +9,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -127,8 +126,6 @@ func writeJSON(path string, table []row) error {
 	}
 	return os.WriteFile(path, append(text, '\n'), 0o644)
 }
-
-var errNoPostgres = errors.New("no PostgreSQL server binaries found (make deps installs them)")
 
 func met(ok bool) string {
 	if ok {
