@@ -54,6 +54,15 @@ func (s *Service) changeKey(ctx context.Context, c *access.Caller, in gate.Inten
 	return done, nil
 }
 
+// refuse records that something was refused before its transaction began, and returns why. It isn't left to the
+// transaction: an error of the store in there would be taken for the transaction's own, and tried again.
+func (s *Service) refuse(ctx context.Context, c *access.Caller, in gate.Intent, describe func(*audit.Event), why error) error {
+	return s.gate.Use(ctx, c, in, func(_ context.Context, ev *audit.Event) error {
+		describe(ev)
+		return why
+	})
+}
+
 // bindTouched gives new versions their material and binds the others to the state in which they stand now.
 func (s *Service) bindTouched(ctx context.Context, next *keys.Key, old keys.Key, moves []keys.Transition) error {
 	seen := map[uint32]bool{}

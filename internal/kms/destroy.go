@@ -29,20 +29,18 @@ func (s *Service) Destroy(ctx context.Context, c *access.Caller, name string, in
 		return api.Key{}, fault.New(api.CodeInvalid, "destroying: the version isn't named").WithField("version").
 			WithNext("name it, so that no other is destroyed by mistake")
 	}
-	// Other databases are asked before the transaction, and for nobody who may not destroy.
-	var inUse error
-	if allowed(c, access.KeyDestroy, keyResource(name)) {
-		inUse = s.lookForDependents(ctx, name, in)
-	}
 	intent := gate.Intent{Action: access.KeyDestroy, Type: audit.KeyState, Verb: "destroy_scheduled", Resource: keyResource(name), Reason: in.Reason}
+	// Other databases are asked before the transaction, and for nobody who may not destroy.
+	if allowed(c, access.KeyDestroy, keyResource(name)) {
+		if err := s.lookForDependents(ctx, name, in); err != nil {
+			return api.Key{}, s.refuse(ctx, c, intent, func(ev *audit.Event) { ev.KeyVersion = in.Version }, err)
+		}
+	}
 	return s.shown(s.changeKey(ctx, c, intent, name, func(k *keys.Key, ev *audit.Event) ([]keys.Transition, error) {
 		before, _ := k.Version(in.Version)
 		now := s.clock()
 		ev.KeyVersion = before.Number
 		move, err := k.Move(in.Version, keys.DestroyScheduled, now, actor(c), in.Reason, in.WaitDays)
-		if err == nil {
-			err = inUse
-		}
 		if err == nil {
 			err = s.quiet(k.Name, before, now)
 		}
@@ -186,14 +184,14 @@ func (s *Service) destroyNow(ctx context.Context, name string, n uint32) error {
 	if err != nil {
 		return err
 	}
-	inUse := s.unused(ctx, k, n)
 	const reason = "waiting time over"
 	intent := gate.Intent{Action: access.KeyDestroy, Type: audit.KeyState, Verb: "destroyed", Resource: keyResource(name), Reason: reason}
+	who := func(ev *audit.Event) { ev.KeyVersion, ev.Details.Source = n, "scheduler" }
+	if err := s.unused(ctx, k, n); err != nil {
+		return s.refuse(ctx, system(), intent, who, err)
+	}
 	k, err = s.changeKey(ctx, system(), intent, name, func(k *keys.Key, ev *audit.Event) ([]keys.Transition, error) {
-		ev.KeyVersion, ev.Details.Source = n, "scheduler"
-		if inUse != nil {
-			return nil, inUse
-		}
+		who(ev)
 		move, err := k.Destroy(n, s.clock(), actor(system()), reason)
 		if err != nil {
 			return nil, err

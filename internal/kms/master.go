@@ -174,11 +174,11 @@ func (s *Service) saveMasters(ctx context.Context, before, after []keyring.Maste
 
 // storeKEKs writes key-encryption keys with their event, unless somebody changed them since they were read.
 func (s *Service) storeKEKs(ctx context.Context, c *access.Caller, in gate.Intent, records []keys.KEK, url string, refused error) error {
+	if refused != nil {
+		return s.refuse(ctx, c, in, func(ev *audit.Event) { ev.Details.MasterKey = url }, refused)
+	}
 	return s.gate.Change(ctx, c, in, func(ctx context.Context, tx store.Tx, ev *audit.Event) error {
 		ev.Details.MasterKey = url
-		if refused != nil {
-			return refused
-		}
 		stored, err := tx.KEKs(ctx)
 		if err != nil {
 			return err
