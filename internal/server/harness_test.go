@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -223,4 +224,26 @@ func (s *syncBuffer) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.b.String()
+}
+
+// serveUntilStdinEnds is the other process of tests that need one: it serves a store as the command line does, in this
+// process's own environment, and ends in good order when its standard input does.
+func serveUntilStdinEnds(dir string) {
+	fail := func(err error) {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "failed:", err)
+			os.Exit(1)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s, err := Open(ctx, dir, Options{Command: "keyturn serve", LogTo: os.Stderr})
+	fail(err)
+	go func() {
+		<-s.ready
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		cancel()
+	}()
+	fail(s.Serve(ctx))
+	fail(s.Close(context.Background()))
+	os.Exit(0)
 }
