@@ -49,12 +49,17 @@ func (t *target) whole(ctx context.Context, fn func(*conn) error) error {
 	return errors.Join(err, c.close())
 }
 
-// Census counts by one GROUP BY per column.
+// Census walks through each column and adds up. A GROUP BY would sort all of its values, in a temporary file if there are
+// many, to find the few beginnings that there are.
 func (t *target) Census(ctx context.Context, each func(reencrypt.Group) error) error {
 	return t.whole(ctx, func(c *conn) error {
 		for i, col := range t.columns {
-			sql := fmt.Sprintf("SELECT %s AS p, count(*) FROM %s AS t GROUP BY p COLLATE BINARY", t.groupSQL(col), t.table)
-			if err := c.each(ctx, sql, func(r row) error { return each(groupOf(i, r)) }); err != nil {
+			sums := sums{column: i, each: each}
+			sql := fmt.Sprintf("SELECT %s FROM %s AS t", t.groupSQL(col), t.table)
+			if err := c.each(ctx, sql, sums.add); err != nil {
+				return err
+			}
+			if err := sums.flush(); err != nil {
 				return err
 			}
 		}
@@ -62,18 +67,78 @@ func (t *target) Census(ctx context.Context, each func(reencrypt.Group) error) e
 	})
 }
 
-// groupOf reads a row of the census.
-func groupOf(i int, r row) reencrypt.Group {
-	g := reencrypt.Group{Column: i, Rows: r.number(1)}
+// sums counts the beginnings of one column's values.
+type sums struct {
+	column int
+	each   func(reencrypt.Group) error
+	other  [reencrypt.Unsupported + 1]int64 // by form, of those that begin like nothing of ours
+	text   map[string]int64
+	blob   map[string]int64
+}
+
+// maxSums is how many different beginnings are held in memory. A table full of forged ones has as many as it has rows; they
+// are handed over in parts.
+const maxSums = 10000
+
+// add counts one row of groupSQL.
+func (s *sums) add(r row) error {
 	switch p := r[0].(type) {
+	case nil:
+		s.other[reencrypt.Null]++
 	case string:
-		g.Form, g.Prefix = reencrypt.Text, []byte(p)
+		if p == "" {
+			s.other[reencrypt.Text]++
+			return nil
+		}
+		return s.count(&s.text, p)
 	case []byte:
-		g.Form, g.Prefix = reencrypt.Binary, p
-	case int64:
-		g.Form = reencrypt.Unsupported
+		if len(p) == 0 {
+			s.other[reencrypt.Binary]++
+			return nil
+		}
+		return s.count(&s.blob, string(p))
+	default:
+		s.other[reencrypt.Unsupported]++
 	}
-	return g
+	return nil
+}
+
+func (s *sums) count(m *map[string]int64, prefix string) error {
+	if *m == nil {
+		*m = map[string]int64{}
+	}
+	if (*m)[prefix]++; len(s.text)+len(s.blob) > maxSums {
+		return s.flush()
+	}
+	return nil
+}
+
+// flush hands over what was counted and begins anew.
+func (s *sums) flush() error {
+	for form, n := range s.other {
+		if err := s.group(reencrypt.Form(form), "", n); err != nil {
+			return err
+		}
+	}
+	for prefix, n := range s.text {
+		if err := s.group(reencrypt.Text, prefix, n); err != nil {
+			return err
+		}
+	}
+	for prefix, n := range s.blob {
+		if err := s.group(reencrypt.Binary, prefix, n); err != nil {
+			return err
+		}
+	}
+	*s = sums{column: s.column, each: s.each}
+	return nil
+}
+
+func (s *sums) group(form reencrypt.Form, prefix string, rows int64) error {
+	if rows == 0 {
+		return nil
+	}
+	return s.each(reencrypt.Group{Column: s.column, Form: form, Prefix: []byte(prefix), Rows: rows})
 }
 
 // Longest asks for the longest plaintext of a column. SQLite counts the bytes as they are stored, so where that is UTF-16

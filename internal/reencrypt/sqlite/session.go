@@ -31,21 +31,20 @@ const (
 //     was acknowledged stays written.
 //   - trusted_schema off: the file is somebody else's, and its triggers and views run in our process.
 //   - temp_store memory: what SQLite puts aside while it reads and writes pages may be plaintext, and stays out of temporary
-//     files. A census puts only the beginnings of ciphertexts aside; they may go to a file, because there is no end to them.
+//     files.
+//   - secure_delete: where plaintext stood, zeros stay.
 //   - foreign_keys and everything else that says what a statement means stay as SQLite has them.
 func (d *database) pragmas(r role) url.Values {
 	q := url.Values{"mode": {"rw"}, "_busy_timeout": {milliseconds(d.session.LockTimeout)}, "_error_rc": {"1"}}
 	q.Add("_pragma", "synchronous(EXTRA)")
 	q.Add("_pragma", "trusted_schema(0)")
 	q.Add("_pragma", "cell_size_check(1)")
+	q.Add("_pragma", "temp_store(MEMORY)")
 	switch r {
-	case asking:
+	case asking, reading:
 		q.Add("_pragma", "query_only(1)")
-	case reading:
-		q.Add("_pragma", "query_only(1)")
-		q.Add("_pragma", "temp_store(MEMORY)")
 	case writing:
-		q.Add("_pragma", "temp_store(MEMORY)")
+		q.Add("_pragma", "secure_delete(1)")
 		q.Add("_pragma", "cache_size(-8192)") // KiB
 	}
 	return q

@@ -19,8 +19,9 @@ type writer struct {
 	version                         *statement // a number that changes when somebody else has written
 	turns                           turns
 
-	args []driver.NamedValue
-	cols []driver.Value
+	args     []driver.NamedValue
+	cols     []driver.Value
+	new, old []cursor
 }
 
 // Writer connects and prepares its statements.
@@ -92,6 +93,7 @@ func (w *writer) look(ctx context.Context) error {
 // rows updates one row after the other.
 func (w *writer) rows(ctx context.Context, b *reencrypt.Batch, from, to int) (int, error) {
 	swapped := 0
+	w.new, w.old = cursors(w.new[:0], b.New, from, to), cursors(w.old[:0], b.Old, from, to)
 	for i := from; i < to; i++ {
 		if err := w.arguments(b, i); err != nil {
 			return 0, err
@@ -108,7 +110,7 @@ func (w *writer) rows(ctx context.Context, b *reencrypt.Batch, from, to int) (in
 // arguments lays out the parameters of swapSQL for one row.
 func (w *writer) arguments(b *reencrypt.Batch, i int) error {
 	w.args = w.args[:0]
-	w.values(b.New, i)
+	w.values(w.new, i)
 	for k := range w.cols {
 		v, ok := keyValue(b.Keys[k].At(i))
 		if !ok {
@@ -117,20 +119,46 @@ func (w *writer) arguments(b *reencrypt.Batch, i int) error {
 		w.cols[k] = v
 	}
 	w.args = w.appendMatch(w.args, w.cols)
-	w.values(b.Old, i)
+	w.values(w.old, i)
 	return nil
 }
 
-func (w *writer) values(cols []reencrypt.Column, i int) {
+func (w *writer) values(cols []cursor, i int) {
 	for c := range cols {
-		var v driver.Value
-		if raw := cols[c].Values.At(i); raw != nil {
-			if v = raw; cols[c].Forms[i] == reencrypt.Text {
-				v = string(raw)
-			}
-		}
-		w.args = append(w.args, driver.NamedValue{Ordinal: len(w.args) + 1, Value: v})
+		w.args = append(w.args, driver.NamedValue{Ordinal: len(w.args) + 1, Value: cols[c].value(i)})
 	}
+}
+
+// cursor walks through the values of one column as the driver takes them: text as strings, which are all cut from one, so
+// that a page costs one allocation and not thousands.
+type cursor struct {
+	column *reencrypt.Column
+	text   string // the rows of the page as Cells holds them
+	at     int    // where in it the next value stands, behind its length
+}
+
+// cellHead is the length in front of each value in Cells.
+const cellHead = 4
+
+func cursors(dst []cursor, cols []reencrypt.Column, from, to int) []cursor {
+	for i := range cols {
+		dst = append(dst, cursor{column: &cols[i], text: string(cols[i].Values.Range(from, to))})
+	}
+	return dst
+}
+
+// value is the value of row i, to be called for each row in turn.
+func (c *cursor) value(i int) driver.Value {
+	raw := c.column.Values.At(i)
+	begin := c.at + cellHead
+	c.at = begin + len(raw)
+	switch {
+	case raw == nil:
+		return nil
+	case c.column.Forms[i] == reencrypt.Text:
+		return c.text[begin:c.at]
+	}
+	return raw
 }
 
 // explainSwap tells a row that SQLite won't have from everything else. SQLite has the same code for a trigger that fails
