@@ -12,7 +12,15 @@ import (
 // Encrypt seals a plaintext under the key's active version, bound to the context. Needs key.encrypt. Codes: invalid,
 // too_large over api.MaxPlaintext, wrong_state without an active version, limit.
 func (c *Client) Encrypt(ctx context.Context, key string, in api.EncryptRequest) (api.EncryptResponse, error) {
-	return sealed[api.EncryptResponse](ctx, c, route("keys", key, "encrypt"), in, in.Context)
+	return sealed[api.EncryptResponse](ctx, c, route("keys", key, "encrypt"), notNil(in), in.Context)
+}
+
+// notNil makes the empty plaintext of a nil one: the wire tells the two apart, and refuses null.
+func notNil(in api.EncryptRequest) api.EncryptRequest {
+	if in.Plaintext == nil {
+		in.Plaintext = []byte{}
+	}
+	return in
 }
 
 // Decrypt opens a ciphertext of any version that may still open. Needs key.decrypt. Codes: integrity for one that was
@@ -30,11 +38,11 @@ func (c *Client) Rewrap(ctx context.Context, key string, in api.RewrapRequest) (
 // EncryptBatch is Encrypt of up to api.MaxBatchItems items in one call and one audit event. An item that fails says so
 // in its place; the error is for the call as a whole.
 func (c *Client) EncryptBatch(ctx context.Context, key string, items []api.EncryptRequest) ([]api.EncryptBatchItem, error) {
-	contexts := make([]map[string]string, len(items))
+	contexts, whole := make([]map[string]string, len(items)), make([]api.EncryptRequest, len(items))
 	for i := range items {
-		contexts[i] = items[i].Context
+		contexts[i], whole[i] = items[i].Context, notNil(items[i])
 	}
-	out, err := sealed[api.EncryptBatchResponse](ctx, c, route("keys", key, "encrypt", "batch"), api.EncryptBatchRequest{Items: items}, contexts...)
+	out, err := sealed[api.EncryptBatchResponse](ctx, c, route("keys", key, "encrypt", "batch"), api.EncryptBatchRequest{Items: whole}, contexts...)
 	return sameLength(out.Items, len(items), err)
 }
 
@@ -44,7 +52,7 @@ func (c *Client) DecryptBatch(ctx context.Context, key string, items []api.Decry
 	for i := range items {
 		contexts[i] = items[i].Context
 	}
-	out, err := sealed[api.DecryptBatchResponse](ctx, c, route("keys", key, "decrypt", "batch"), api.DecryptBatchRequest{Items: items}, contexts...)
+	out, err := sealed[api.DecryptBatchResponse](ctx, c, route("keys", key, "decrypt", "batch"), api.DecryptBatchRequest{Items: append([]api.DecryptRequest{}, items...)}, contexts...)
 	return sameLength(out.Items, len(items), err)
 }
 
@@ -54,7 +62,7 @@ func (c *Client) RewrapBatch(ctx context.Context, key string, items []api.Rewrap
 	for i := range items {
 		contexts[i] = items[i].Context
 	}
-	out, err := sealed[api.RewrapBatchResponse](ctx, c, route("keys", key, "rewrap", "batch"), api.RewrapBatchRequest{Items: items}, contexts...)
+	out, err := sealed[api.RewrapBatchResponse](ctx, c, route("keys", key, "rewrap", "batch"), api.RewrapBatchRequest{Items: append([]api.RewrapRequest{}, items...)}, contexts...)
 	return sameLength(out.Items, len(items), err)
 }
 

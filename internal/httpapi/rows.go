@@ -73,7 +73,7 @@ func (a *API) watchJob(ctx context.Context, c *access.Caller, p *Params, w *line
 	return a.services.Jobs.Watch(ctx, c, p.Name, w.job)
 }
 
-// AuditLine is one event of the audit log as it is exported. Its members are in docs/reference/audit-events.md; details
+// AuditLine is one event of the audit log as it is exported. Its members are in docs/audit-format.md; details
 // may gain members.
 type AuditLine struct {
 	Timestamp   string         `json:"timestamp"`

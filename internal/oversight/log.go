@@ -50,7 +50,7 @@ const DefaultTail = 20
 // may decides and records that somebody reads the log; the reading itself comes after it, since it may go on for hours.
 func (l *Log) may(ctx context.Context, c *access.Caller, verb string, f gate.Filter) error {
 	if f.Type != "" && !slices.Contains(audit.EventTypes(), f.Type) {
-		return fault.New(api.CodeInvalid, "the event type is unknown").WithField("type").WithNext("docs/reference/audit-events.md lists them")
+		return fault.New(api.CodeInvalid, "the event type is unknown").WithField("type").WithNext("docs/audit-format.md lists them")
 	}
 	in := gate.Intent{Action: access.AuditRead, Type: audit.ConfigRead, Verb: verb, Resource: auditLog}
 	return l.cfg.Gate.Use(ctx, c, in, func(context.Context, *audit.Event) error { return nil })
