@@ -174,10 +174,10 @@ func outcomeOf(j api.Job, values bool) error {
 		return fault.Newf(api.CodeWrongState, "waiting for job %s: it is paused", j.ID).WithNext("keyturn job resume " + j.ID)
 	case j.State == "cancelled":
 		return fault.Newf(api.CodeCancelled, "waiting for job %s: it was cancelled", j.ID).WithNext("what is done stays done; run the command again to go on")
-	case j.State == "failed":
-		return fault.Newf(api.CodeInternal, "running job %s: %s", j.ID, j.Error).WithNext("mend what it names, then: keyturn job retry " + j.ID)
 	case failed > 0 && values:
 		return fault.Newf(api.CodeIntegrity, "verifying: %d values don't open", failed).WithNext("keyturn job show " + j.ID + " lists them")
+	case j.State == "failed":
+		return fault.Newf(api.CodeInternal, "running job %s: %s", j.ID, j.Error).WithNext("mend what it names, then: keyturn job retry " + j.ID)
 	case failed > 0:
 		return fault.Newf(api.CodeInternal, "running job %s: %d rows could not be done and were left as they are", j.ID, failed).
 			WithNext("keyturn job show " + j.ID + " lists them and says why; afterwards: keyturn job retry " + j.ID)

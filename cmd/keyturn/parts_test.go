@@ -218,6 +218,7 @@ func TestOutcomeOfAJob(t *testing.T) {
 		{"done", api.Job{State: "done", Run: &api.DatasetRun{}}, false, 0},
 		{"done without counts", api.Job{State: "done"}, false, 0},
 		{"rows failed", api.Job{State: "done", Run: &api.DatasetRun{Failed: 1}}, false, api.ExitFailed},
+		{"verified and failed", api.Job{State: "failed", Run: &api.DatasetRun{Failed: 1}}, true, api.ExitIntegrity},
 		{"values don't open", api.Job{State: "done", Run: &api.DatasetRun{Failed: 1}}, true, api.ExitIntegrity},
 		{"failed", api.Job{State: "failed"}, false, api.ExitFailed},
 		{"cancelled", api.Job{State: "cancelled"}, false, api.ExitFailed},

@@ -15,8 +15,11 @@ import (
 	"testing"
 	"time"
 
+	_ "github.com/jackc/pgx/v5/stdlib" // likewise
 	"github.com/rogpeppe/go-internal/testscript"
 	_ "modernc.org/sqlite" // the applications' own databases
+
+	"github.com/keyturn/keyturn/internal/pgtest"
 )
 
 // TestMain lets the scripts run this very program as `keyturn`.
@@ -38,6 +41,21 @@ func TestLocalScripts(t *testing.T) {
 	scripts(t, "testdata/local", func(env *testscript.Env) error { return nil })
 }
 
+// TestPostgresScripts are about tables, and a store, in a PostgreSQL of each script's own, which the script may stop.
+func TestPostgresScripts(t *testing.T) {
+	scripts(t, "testdata/postgres", func(env *testscript.Env) error {
+		pg := pgtest.Own(t, pgtest.Options{})
+		for name, url := range map[string]string{"APP": pg.Database(t), "STORE": pg.Database(t)} {
+			env.Setenv(name, url)
+		}
+		env.Values[postgres{}] = pg
+		return os.WriteFile(filepath.Join(env.WorkDir, "url"), []byte(env.Getenv("APP")+"\n"), 0o600)
+	})
+}
+
+// postgres is the key of a script's own cluster among its values.
+type postgres struct{}
+
 func scripts(t *testing.T, dir string, setup func(*testscript.Env) error) {
 	testscript.Run(t, testscript.Params{
 		Dir: dir,
@@ -45,10 +63,11 @@ func scripts(t *testing.T, dir string, setup func(*testscript.Env) error) {
 			env.Setenv("HOME", env.WorkDir) // nobody's real data directory
 			env.Setenv("XDG_DATA_HOME", "")
 			env.Setenv("KEYTURN_DIR", filepath.Join(env.WorkDir, "kt"))
+			env.Setenv("KEYTURN_DATASET_APP", "sqlite://"+filepath.Join(env.WorkDir, "app.db")) // a server's own, too
 			return setup(env)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"status": statusIs, "sql": sqlCommand, "setenv": setenvCommand, "flip": flipCommand, "await": awaitCommand, "await-held": awaitHeld, "repeat": repeatCommand,
+			"status": statusIs, "sql": sqlCommand, "setenv": setenvCommand, "flip": flipCommand, "await": awaitCommand, "await-held": awaitHeld, "pg": pgCommand, "moved": movedCommand, "repeat": repeatCommand,
 		},
 		Condition: func(cond string) (bool, error) {
 			return false, fmt.Errorf("unknown condition %s", cond)
@@ -175,7 +194,7 @@ func sqlCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: sql FILE STATEMENT")
 	}
-	db, err := sql.Open("sqlite", "file:"+ts.MkAbs(args[0])+"?_pragma=busy_timeout(10000)")
+	db, err := openApplication(ts, args[0])
 	ts.Check(err)
 	defer db.Close()
 	rows, err := db.QueryContext(context.Background(), args[1])
@@ -199,6 +218,47 @@ func sqlCommand(ts *testscript.TestScript, neg bool, args []string) {
 		fmt.Fprintln(ts.Stdout(), strings.Join(texts, " "))
 	}
 	ts.Check(rows.Err())
+}
+
+// openApplication opens an SQLite file, or a postgres:// URL.
+func openApplication(ts *testscript.TestScript, where string) (*sql.DB, error) {
+	if strings.HasPrefix(where, "postgres") {
+		return sql.Open("pgx", where)
+	}
+	return sql.Open("sqlite", "file:"+ts.MkAbs(where)+"?_pragma=busy_timeout(10000)")
+}
+
+// pgCommand stops the script's PostgreSQL in the middle of whatever it does, or starts it again: pg stop, pg start.
+func pgCommand(ts *testscript.TestScript, neg bool, args []string) {
+	pg, ok := ts.Value(postgres{}).(*pgtest.Server)
+	if neg || len(args) != 1 || !ok {
+		ts.Fatalf("usage: pg stop|start")
+	}
+	switch args[0] {
+	case "stop":
+		ts.Check(pg.Kill(context.Background()))
+	case "start":
+		ts.Check(pg.Restart(context.Background()))
+	}
+}
+
+// movedCommand waits until so many orders stand under the newest version that any of them stands under: moved 100.
+func movedCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: moved N")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	db, err := openApplication(ts, ts.Getenv("APP"))
+	ts.Check(err)
+	defer db.Close()
+	until(ts, func() bool {
+		n := 0
+		// Every ciphertext of one version begins with the same 36 characters; a run at work leaves two such beginnings.
+		err := db.QueryRowContext(context.Background(), `SELECT count(*) FROM shop.orders WHERE left(card, 36) = (SELECT max(left(card, 36)) FROM shop.orders) AND
+			(SELECT count(DISTINCT left(card, 36)) FROM shop.orders) > 1`).Scan(&n)
+		return err == nil && n >= want
+	}, "the job moves no rows")
 }
 
 // setenvCommand sets a variable to what a file holds, without the blanks around it: setenv KEYTURN_TOKEN shop.token.
