@@ -66,14 +66,23 @@ func (Driver) Open(ctx context.Context, dsn reencrypt.DSN, s reencrypt.Session) 
 	d := &database{path: path, session: s.WithDefaults()}
 	c, err := d.connect(ctx, asking)
 	if err != nil {
-		return nil, err
+		return nil, shutOut(err, path)
 	}
 	rows, err := c.query(ctx, "SELECT e.encoding, j.journal_mode, (SELECT count(*) FROM main.sqlite_schema) FROM pragma_encoding e, pragma_journal_mode j")
 	if err := errors.Join(err, c.close()); err != nil {
-		return nil, err
+		return nil, shutOut(err, path)
 	}
-	d.wide, d.journal = rows[0].text(0) != "UTF-8", rows[0].text(1)
+	d.wide, d.wal = rows[0].text(0) != "UTF-8", rows[0].text(1) == "wal"
 	return d, nil
+}
+
+// shutOut says more of a file that the application keeps to itself.
+func shutOut(err error, path string) error {
+	if !errors.Is(err, errLocked) {
+		return err
+	}
+	return fault.Wrapf(api.CodeBusy, err, "opening the database: the application holds %s and lets nobody in", path).WithField("db").
+		WithNext("wait until it has ended its transaction; it must not set PRAGMA locking_mode=EXCLUSIVE")
 }
 
 // database is what is needed to connect. It holds no connection: each reader and writer makes its own, and rare questions
@@ -81,8 +90,8 @@ func (Driver) Open(ctx context.Context, dsn reencrypt.DSN, s reencrypt.Session) 
 type database struct {
 	path    string
 	session reencrypt.Session
-	wide    bool   // text is stored in UTF-16
-	journal string // journal mode when it was opened
+	wide    bool // text is stored in UTF-16
+	wal     bool // when it was opened
 }
 
 // Close has nothing to close.

@@ -61,6 +61,18 @@ func open(tb testing.TB, url string) reencrypt.Database {
 	return db
 }
 
+// harness is a file that was set up with these pragmas.
+func harness(pragmas ...string) connectortest.Harness {
+	return connectortest.Harness{
+		Driver: sqlite.Driver{},
+		Fresh:  func(tb testing.TB) connectortest.Database { return fresh(tb, pragmas...) },
+		Text:   "TEXT", Bytes: "BLOB",
+		CaseBlind:    "TEXT COLLATE NOCASE",
+		BytesLiteral: func(b []byte) string { return "x'" + hex.EncodeToString(b) + "'" },
+		Keys:         keyTypes,
+	}
+}
+
 // TestExercise runs the suite of all connectors in the ways a file may be set up: where readers and the writer shut each
 // other out (the rollback journals) and where they don't (WAL), and with text stored in UTF-16.
 func TestExercise(t *testing.T) {
@@ -68,16 +80,7 @@ func TestExercise(t *testing.T) {
 		"wal": {"journal_mode(WAL)", "synchronous(NORMAL)"}, "delete": {"journal_mode(DELETE)"}, "truncate": {"journal_mode(TRUNCATE)"},
 		"utf16": {"encoding('UTF-16le')", "journal_mode(WAL)"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			connectortest.Exercise(t, connectortest.Harness{
-				Driver: sqlite.Driver{},
-				Fresh:  func(tb testing.TB) connectortest.Database { return fresh(tb, pragmas...) },
-				Text:   "TEXT", Bytes: "BLOB",
-				CaseBlind:    "TEXT COLLATE NOCASE",
-				BytesLiteral: func(b []byte) string { return "x'" + hex.EncodeToString(b) + "'" },
-				Keys:         keyTypes,
-			})
-		})
+		t.Run(name, func(t *testing.T) { connectortest.Exercise(t, harness(pragmas...)) })
 	}
 }
 

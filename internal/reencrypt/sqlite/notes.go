@@ -11,10 +11,10 @@ import (
 
 // addNotes says what stands against sealing each column, and what moving rows will set in motion.
 func (d *database) addNotes(ctx context.Context, c *conn, r *relation, t *reencrypt.Table) error {
-	if d.journal == "wal" {
+	if d.wal {
 		t.Notes = append(t.Notes, "every page that is moved goes through the write-ahead log beside the file: have disk to spare")
 	} else {
-		t.Notes = append(t.Notes, fmt.Sprintf("the journal mode is %s: while a page is written or the table is counted, the application waits; in WAL mode nobody who reads does", d.journal))
+		t.Notes = append(t.Notes, "the file has a rollback journal: who reads and who writes shut each other out for a moment, for every page that is moved and for the time that counting the table takes; with PRAGMA journal_mode=WAL they don't")
 	}
 	t.Notes = append(t.Notes, "what was plaintext is overwritten in its place, but older copies may lie in free pages of the file: VACUUM removes them")
 	addDefinitions(r, t)

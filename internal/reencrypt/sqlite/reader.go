@@ -74,8 +74,6 @@ func (r *reader) Next(ctx context.Context, p *reencrypt.Page) error {
 	if r.done || r.next == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.db.session.StatementTimeout)
-	defer cancel()
 	return patiently(ctx, r.db.session.StatementTimeout, func() error {
 		p.Reset()
 		return r.page(ctx, p)
@@ -94,7 +92,7 @@ func (r *reader) page(ctx context.Context, p *reencrypt.Page) error {
 		r.args = named(r.args, cols...)
 	}
 	r.args = append(r.args, driver.NamedValue{Ordinal: len(r.args) + 1, Value: int64(r.limit)})
-	rows, err := s.rows(ctx, r.args)
+	rows, err := s.rowsWithin(ctx, r.db.session.StatementTimeout, r.args)
 	if err != nil {
 		return err
 	}
@@ -151,7 +149,7 @@ func (r *reader) Find(ctx context.Context, p *reencrypt.Page, keys []reencrypt.K
 
 func (r *reader) find(ctx context.Context, s *statement, cols []driver.Value, p *reencrypt.Page) error {
 	r.args = r.appendMatch(r.args[:0], cols)
-	rows, err := s.rows(ctx, r.args)
+	rows, err := s.rowsWithin(ctx, r.db.session.StatementTimeout, r.args)
 	if err != nil {
 		return err
 	}

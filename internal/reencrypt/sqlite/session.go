@@ -60,6 +60,7 @@ type conn struct {
 }
 
 // connect opens a connection for one role. mode=rw never makes a file; where only reading is allowed, SQLite reads.
+// Errors: busy when the application shuts everybody out.
 func (d *database) connect(ctx context.Context, r role) (*conn, error) {
 	name := url.URL{Scheme: "file", Path: d.path, RawQuery: d.pragmas(r).Encode()}
 	var c *conn
@@ -122,6 +123,17 @@ func (s *statement) rows(ctx context.Context, args []driver.NamedValue) (driver.
 		return nil, explain(ctx, err, "reading", s.conn.path)
 	}
 	return rows, nil
+}
+
+// rowsWithin is rows for a statement that should be short.
+func (s *statement) rowsWithin(ctx context.Context, limit time.Duration, args []driver.NamedValue) (driver.Rows, error) {
+	short, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	rows, err := s.rows(short, args)
+	if err != nil && ctx.Err() == nil && short.Err() != nil {
+		return nil, fault.Newf(api.CodeUnavailable, "reading: a page took longer than %v", limit).WithNext("read fewer rows at a time, with --batch")
+	}
+	return rows, err
 }
 
 // row is one row as the driver answers it: nil, int64, float64, string or []byte.

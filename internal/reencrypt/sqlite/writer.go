@@ -53,9 +53,26 @@ func (w *writer) Close() error {
 	return w.conn.close()
 }
 
+// persistence is for how many lock timeouts a page is tried. Fewer rows would help with a row that is held, but here
+// somebody holds the whole file: cutting a page up makes many waits of one.
+const persistence = 10
+
 // Swap writes the rows in one transaction.
-func (w *writer) Swap(ctx context.Context, b *reencrypt.Batch, from, to int) (int, error) {
+func (w *writer) Swap(ctx context.Context, b *reencrypt.Batch, from, to int) (swapped int, err error) {
+	err = patiently(ctx, persistence*w.db.session.LockTimeout, func() error {
+		swapped, err = w.transact(ctx, b, from, to)
+		return err
+	})
+	return swapped, err
+}
+
+// transact is one try. A commit that readers of a rollback journal keep out is undone: while it waits it keeps others from
+// beginning to read.
+func (w *writer) transact(ctx context.Context, b *reencrypt.Batch, from, to int) (int, error) {
 	if err := w.turns.wait(ctx); err != nil {
+		return 0, err
+	}
+	if err := w.look(ctx); err != nil {
 		return 0, err
 	}
 	if _, err := w.begin.run(nil); err != nil {
@@ -73,7 +90,7 @@ func (w *writer) Swap(ctx context.Context, b *reencrypt.Batch, from, to int) (in
 		_, _ = w.rollback.run(nil) // where SQLite rolled back by itself, there is nothing left to do
 	}
 	w.turns.ended(begin)
-	return n, errors.Join(err, w.look(ctx))
+	return n, err
 }
 
 // look notices whether somebody else has written since it last looked.
@@ -84,9 +101,10 @@ func (w *writer) look(ctx context.Context) error {
 	}
 	defer rows.Close() //nolint:errcheck // it says again what Next said
 	v := make(row, 1)
-	if err := rows.Next(v); err == nil {
-		w.turns.saw(v.number(0))
+	if err := rows.Next(v); err != nil {
+		return explain(ctx, err, "reading", w.db.path)
 	}
+	w.turns.saw(v.number(0))
 	return nil
 }
 
