@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"sync"
 
@@ -51,11 +53,27 @@ func (s *Server) Serve(ctx context.Context) error {
 	defer stop()
 	s.startWork()
 	background.Go(func() { s.watchDue(running) })
+	background.Go(s.tuneMemory)
 	if err := s.startDebug(running, &background); err != nil {
 		closeAll(listeners)
 		return err
 	}
 	return s.serve(ctx, listeners)
+}
+
+// busyGC is how much garbage a server lets gather before it collects, in percent of what is alive. A server's live heap is
+// a few megabytes, of which Go's default of 100 would make dozens of collections a second under load.
+const busyGC = 400
+
+// tuneMemory gives back what starting used, and sets busyGC unless the environment says otherwise (GOGC).
+func (s *Server) tuneMemory() {
+	if s.opts.Embedded {
+		return
+	}
+	debug.FreeOSMemory()
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(busyGC)
+	}
 }
 
 // serve runs one http.Server on all listeners until ctx ends or one of them fails.
