@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"io/fs"
+	"slices"
 
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
@@ -19,6 +20,8 @@ type Migrations struct {
 	Dialect goose.Dialect
 	Files   fs.FS              // NNNNN_name.sql in goose's form
 	Locker  lock.SessionLocker // keeps other nodes out meanwhile; nil where only one process opens the database
+	// Explain makes a fault of an error of the database: what happened, and what to do.
+	Explain func(context.Context, error) error
 	// River is River's own tables as one more migration, see RiverTables.
 	River *goose.Migration
 }
@@ -37,6 +40,12 @@ func RiverTables[T any](driver func(*sql.DB) riverdriver.Driver[T]) *goose.Migra
 	return goose.NewGoMigration(riverMigration, &goose.GoFunc{RunDB: func(ctx context.Context, db *sql.DB) error {
 		m, err := rivermigrate.New(driver(db), nil)
 		if err != nil {
+			return err
+		}
+		// A crash may have come after River's last step and before our own note of it, and River refuses a target that is
+		// reached already.
+		done, err := m.ExistingVersions(ctx)
+		if err != nil || slices.ContainsFunc(done, func(v rivermigrate.Migration) bool { return v.Version == riverVersion }) {
 			return err
 		}
 		_, err = m.Migrate(ctx, rivermigrate.DirectionUp, &rivermigrate.MigrateOpts{TargetVersion: riverVersion})
@@ -58,7 +67,7 @@ func Migrate(ctx context.Context, db *sql.DB, m Migrations) error {
 	}
 	current, target, err := provider.GetVersions(ctx)
 	if err != nil {
-		return fault.Wrap(api.CodeUnavailable, err, doing+": reading their version")
+		return m.Explain(ctx, err)
 	}
 	if current > target {
 		return fault.Newf(api.CodeUnavailable, "the store's tables are of version %d, and this keyturn knows them up to %d only", current, target).
@@ -68,8 +77,7 @@ func Migrate(ctx context.Context, db *sql.DB, m Migrations) error {
 		return nil
 	}
 	if _, err := provider.Up(ctx); err != nil {
-		return fault.Wrapf(api.CodeUnavailable, err, "%s from version %d to %d", doing, current, target).
-			WithNext("what was done so far is kept; put right what the log says and start keyturn again")
+		return fault.Wrapf("", m.Explain(ctx, err), "%s from version %d to %d", doing, current, target)
 	}
 	return nil
 }

@@ -177,6 +177,7 @@ func (d *database) migrate(ctx context.Context) (err error) {
 	return store.Migrate(ctx, db, store.Migrations{
 		Dialect: goose.DialectPostgres,
 		Files:   files,
+		Explain: func(ctx context.Context, err error) error { return openFailed(ctx, err, d.dsn) },
 		Locker:  locker,
 		River:   store.RiverTables(func(db *sql.DB) riverdriver.Driver[*sql.Tx] { return riverdatabasesql.New(db) }),
 	})

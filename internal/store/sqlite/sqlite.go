@@ -153,6 +153,7 @@ func (d *database) migrate(ctx context.Context) (err error) {
 	return store.Migrate(ctx, db, store.Migrations{
 		Dialect: goose.DialectSQLite3,
 		Files:   files,
+		Explain: func(ctx context.Context, err error) error { return openFailed(ctx, err, d.path) },
 		River:   store.RiverTables(func(db *sql.DB) riverdriver.Driver[*sql.Tx] { return riversqlite.New(db) }),
 	})
 }
