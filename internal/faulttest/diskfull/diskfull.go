@@ -1,6 +1,6 @@
 // Package diskfull gives tests a disk that is full when they say so: a small tmpfs of its own.
 //
-//	func TestMain(m *testing.M) { diskfull.Main(m) }
+//	func TestMain(m *testing.M) { faulttest.Main(m) }
 //
 //	func TestSomething(t *testing.T) {
 //		disk := diskfull.New(t, 4<<20, 0)
@@ -10,8 +10,7 @@
 //		disk.Free() // space returns
 //	}
 //
-// Mounting needs root. For other users Main runs the test binary again in a user and mount namespace of its own, where it
-// is root over nothing but its mounts; that needs a kernel that lets users make namespaces.
+// Mounting needs root, or what faulttest.Main makes of other users.
 package diskfull
 
 import (
@@ -19,39 +18,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
 )
-
-// nested marks the run inside the namespace.
-const nested = "KEYTURN_DISKFULL_NESTED"
-
-// Main runs the tests where they may mount. It doesn't return.
-func Main(m *testing.M) {
-	if os.Geteuid() == 0 || os.Getenv(nested) != "" {
-		os.Exit(m.Run())
-	}
-	cmd := exec.Command(os.Args[0], os.Args[1:]...)
-	cmd.Env = append(os.Environ(), nested+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-	}
-	err := cmd.Run()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		os.Exit(exit.ExitCode())
-	case err != nil:
-		fmt.Fprintf(os.Stderr, "these tests mount a small tmpfs: run them as root, or allow user namespaces (%v)\n", err)
-		os.Exit(1)
-	}
-	os.Exit(0)
-}
 
 // Disk is a mounted tmpfs.
 type Disk struct {
@@ -64,7 +34,7 @@ func New(t testing.TB, size, inodes int64) *Disk {
 	t.Helper()
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("mode=0700,size=%d,nr_inodes=%d", size, inodes)); err != nil {
-		t.Fatalf("mounting a small tmpfs: %v (needs root, or a TestMain that calls diskfull.Main)", err)
+		t.Fatalf("mounting a small tmpfs: %v (needs root, or a TestMain that calls faulttest.Main)", err)
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, 0); err != nil {

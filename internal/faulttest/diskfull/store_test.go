@@ -13,13 +13,14 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/faulttest"
 	"github.com/keyturn/keyturn/internal/faulttest/diskfull"
 	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/store/sqlite"
 )
 
-func TestMain(m *testing.M) { diskfull.Main(m) }
+func TestMain(m *testing.M) { faulttest.Main(m) }
 
 var now = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 

@@ -17,7 +17,8 @@ import (
 // Mounted is a disk that programs can use.
 type Mounted struct{ server *fuse.Server }
 
-// Mount shows the disk at an empty directory. It needs /dev/fuse, and root or the program fusermount3.
+// Mount shows the disk at an empty directory. It needs /dev/fuse, and root, a namespace in which this
+// process is root (faulttest.Main), or the program fusermount3.
 func Mount(d *Disk, dir string) (*Mounted, error) {
 	server, err := fs.Mount(dir, &dirNode{d: d}, &fs.Options{MountOptions: fuse.MountOptions{DirectMount: true, FsName: "powercut", Name: "powercut"}})
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/faulttest"
 	"github.com/keyturn/keyturn/internal/faulttest/powercut"
 )
 
@@ -27,7 +28,7 @@ const (
 func TestMain(m *testing.M) {
 	dir := os.Getenv(childEnv)
 	if dir == "" {
-		os.Exit(m.Run())
+		faulttest.Main(m)
 	}
 	run := runStore
 	if kind := os.Getenv(childKind); kind != "store" {
@@ -80,7 +81,7 @@ func (c *campaign) life(disk *powercut.Disk) (r round) {
 	dir := c.t.TempDir()
 	m, err := powercut.Mount(disk, dir)
 	if err != nil {
-		c.t.Fatalf("%v: power cuts need /dev/fuse, and root or fusermount3 (Debian: apt-get install fuse3); "+
+		c.t.Fatalf("%v: power cuts need a /dev/fuse that this user may open, and root or user namespaces; "+
 			"KEYTURN_TEST_NO_FUSE=1 skips these tests", err)
 	}
 	cmd := exec.Command(os.Args[0])
