@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
@@ -205,7 +204,6 @@ type rig struct {
 	*API
 	fake *fake
 	log  *recorder
-	now  func() time.Time
 }
 
 func newRig(t testing.TB) *rig {

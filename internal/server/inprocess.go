@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"strconv"
 	"sync"
 
 	"github.com/keyturn/keyturn/api"
@@ -154,7 +155,7 @@ func (a *answer) begin() {
 
 func (a *answer) response(req *http.Request) *http.Response {
 	res := &http.Response{
-		Status: http.StatusText(a.status), StatusCode: a.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Status: strconv.Itoa(a.status) + " " + http.StatusText(a.status), StatusCode: a.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: a.sent, Request: req, ContentLength: -1,
 	}
 	var body io.Reader = &a.buf
