@@ -172,8 +172,9 @@ func TestDatabaseGoesAway(t *testing.T) {
 		}
 		var r connectortest.Run
 		down.Store(true)
-		if err := r.Finish(t.Context(), w); fault.CodeOf(err) != api.CodeUnavailable {
-			t.Fatalf("with the database down: %v", err)
+		begun := time.Now()
+		if err := r.Finish(t.Context(), w); fault.CodeOf(err) != api.CodeUnavailable || time.Since(begun) > 5*time.Second {
+			t.Fatalf("with the database down, after %v: %v", time.Since(begun), err)
 		}
 		down.Store(false)
 		if err := r.Finish(t.Context(), w); err != nil || r.State.Counts.Changed != 300 {
@@ -234,6 +235,36 @@ func TestSaveFails(t *testing.T) {
 		}
 		if m.Written(9000) != 0 {
 			t.Error("the run went on although its state was lost")
+		}
+	})
+}
+
+// TestP6ApplicationWins: rows that the application writes between our reading and our writing are conflicts, stay as the
+// application wants them, and are done by a later pass.
+func TestP6ApplicationWins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, keys, w := memory(t, 100, reencrypt.KindEncrypt)
+		var once atomic.Bool
+		m.BeforeSwap = func(int) error {
+			if !once.Swap(true) {
+				for id := 1; id <= 100; id += 10 {
+					m.Put(int64(id), "theirs")
+				}
+			}
+			return nil
+		}
+		c := connectortest.MustFinish(t, w)
+		if c.Changed != 100 || c.Conflicts == 0 || c.Conflicts > 10 {
+			t.Errorf("counted %+v", c)
+		}
+		for id := 1; id <= 100; id++ {
+			want := plain(id)
+			if id%10 == 1 {
+				want = "theirs"
+			}
+			if got := opened(t, m, keys, id); got != want {
+				t.Errorf("row %d holds %q, want %q", id, got, want)
+			}
 		}
 	})
 }

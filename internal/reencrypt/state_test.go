@@ -133,6 +133,60 @@ func TestRefusedRowsAndRetry(t *testing.T) {
 	})
 }
 
+// TestStuckIsNotConflicted: as many values are left as got stuck in the pass, but they are others: one that was held, not the
+// one that was refused and that the application has mended since.
+func TestStuckIsNotConflicted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, keys, w := memory(t, 100, reencrypt.KindEncrypt)
+		m.Refused, m.Held = map[int64]bool{20: true}, map[int64]bool{40: true}
+		m.BeforeFlush = func() error {
+			connectortest.MustFinish(t, oneRow(t, m, w, 20))
+			m.Release(40)
+			m.BeforeFlush = nil
+			return nil
+		}
+		if c := connectortest.MustFinish(t, w); c.Failed != 1 || opened(t, m, keys, 40) != plain(40) {
+			t.Errorf("counted %+v", c)
+		}
+	})
+}
+
+// oneRow encrypts a row of m as an application would, and answers a run with nothing left to do.
+func oneRow(tb testing.TB, m *connectortest.Memory, w reencrypt.Work, id int64) reencrypt.Work {
+	tb.Helper()
+	other := &connectortest.Memory{}
+	other.Put(id, m.Get(id))
+	w.Target = other
+	connectortest.MustFinish(tb, w)
+	m.Put(id, other.Get(id))
+	return w
+}
+
+// TestRetryOfManyRefusedRows: a list says nothing about the table, however many of its rows are refused again.
+func TestRetryOfManyRefusedRows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, _, w := memory(t, 1000, reencrypt.KindEncrypt)
+		m.Refused = map[int64]bool{}
+		for id := int64(301); id <= 600; id++ {
+			m.Refused[id] = true
+		}
+		var r, again connectortest.Run
+		if err := r.Finish(t.Context(), w); fault.CodeOf(err) != api.CodeIntegrity || len(r.Failed) != 300 {
+			t.Fatalf("%d failures, %v", len(r.Failed), err)
+		}
+		var list []reencrypt.Key
+		for _, f := range r.Failed {
+			list = append(list, f.Key)
+		}
+		if err := w.Retry(t.Context(), &again.State, list, again.Save); err != nil {
+			t.Fatal(err)
+		}
+		if err := again.Finish(t.Context(), w); fault.CodeOf(err) != api.CodeIntegrity || len(again.Failed) != 300 {
+			t.Errorf("the retry: %d failures, %v", len(again.Failed), err)
+		}
+	})
+}
+
 // TestTooManyFailures: a list of ten thousand failures isn't about single rows any more.
 func TestTooManyFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
