@@ -37,6 +37,9 @@ type AddDatasetRequest struct {
 	PK      []string          `json:"pk,omitempty"` // default: the table's own primary key
 	Columns map[string]string `json:"columns"`      // column -> key
 	Context map[string]string `json:"context,omitempty"`
+	// Unbound lets Context leave out parts of the primary key. Ciphertexts can then be moved between rows unnoticed: for
+	// applications that seal before they know the row.
+	Unbound bool `json:"unbound,omitempty"`
 }
 
 // Census counts, per column, what its values stand under now. It is taken after a durable flush of the database.

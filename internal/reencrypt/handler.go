@@ -10,6 +10,7 @@ import (
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/datasets"
+	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/failpoint"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/gate"
@@ -67,13 +68,14 @@ type chunk struct {
 	begun time.Time
 	args  args
 	p     progress
+	retry bool    // the job had ended, and begins anew with what is on its list
 	spent float64 // seconds of earlier chunks
 	done  int64
 	total int64
 }
 
-// load reads where the job stands. One that had ended was taken up again by `job retry`: it goes over the table once more,
-// and what is done already costs it a look at the header.
+// load reads where the job stands. One that had ended was taken up again by `job retry`: it begins with the rows on its
+// list of failures.
 func (c *chunk) load() error {
 	j := c.run.Job
 	if err := json.Unmarshal(j.Args, &c.args); err != nil {
@@ -84,7 +86,7 @@ func (c *chunk) load() error {
 			return fault.Wrap(api.CodeInternal, err, "reading a job's progress")
 		}
 	}
-	if c.p.Ended {
+	if c.retry = c.p.Ended; c.retry {
 		c.p = progress{Seconds: c.p.Seconds}
 	}
 	c.spent, c.done, c.total = c.p.Seconds, j.Done, j.Total
@@ -100,17 +102,15 @@ func (c *chunk) advance(ctx context.Context, d *datasets.Dataset) (done bool, er
 		return false, err
 	}
 	defer a.close()
-	if c.p.State.Pass == 0 {
-		if err := c.begin(ctx, a); err != nil {
-			return false, err
-		}
-	}
 	w, err := c.s.work(ctx, a, c.kind, c.args)
 	if err != nil {
 		return false, err
 	}
 	defer w.release(context.WithoutCancel(ctx))
-	for c.run.Continue(ctx) && time.Since(c.begun) < chunkTime {
+	if c.p.State.Pass == 0 {
+		err = c.begin(ctx, a, w)
+	}
+	for err == nil && c.run.Continue(ctx) && time.Since(c.begun) < chunkTime {
 		until := c.begun.Add(chunkTime)
 		if time.Until(c.p.State.NotBefore) > 0 { // it waits for the application: look at the control flag meanwhile
 			until = time.Now().Add(500 * time.Millisecond)
@@ -126,20 +126,56 @@ func (c *chunk) advance(ctx context.Context, d *datasets.Dataset) (done bool, er
 	return done, err
 }
 
-// begin clears what an earlier run of the job left, and finds out how much there is to do.
-func (c *chunk) begin(ctx context.Context, a *attached) error {
+// begin finds out how much there is to do, clears what an earlier run of the job left, and, if there was one, takes up the
+// rows that failed in it. A crash in the midst of that loses the list and nothing else: the whole table is walked then.
+func (c *chunk) begin(ctx context.Context, a *attached, w *running) error {
+	failed, err := c.failedRows(ctx)
+	if err != nil {
+		return err
+	}
 	if err := c.run.ClearFailures(ctx, nil); err != nil {
 		return err
 	}
 	c.done, c.total = 0, a.table.Rows
-	if c.total > 0 {
-		return nil
-	}
-	tallies, err := Count(ctx, a.target, len(a.columns))
-	if err == nil {
+	if c.total <= 0 {
+		tallies, err := Count(ctx, a.target, len(a.columns))
+		if err != nil {
+			return err
+		}
 		c.total = tallies[0].Rows()
 	}
+	if len(failed) == 0 {
+		return nil
+	}
+	err = w.Retry(ctx, &c.p.State, failed, c.save)
+	if fault.FieldOf(err) == "cursor" { // the table has another key since
+		c.p.State = State{}
+		return nil
+	}
 	return err
+}
+
+// failedRows is the list of a job that ended, each row once. Verifying and a dry run have nothing to make up for.
+func (c *chunk) failedRows(ctx context.Context) (rows []Key, err error) {
+	if !c.retry || c.kind == KindVerify || c.args.DryRun {
+		return nil, nil
+	}
+	seen := map[string]bool{}
+	for offset := 0; ; {
+		page, total, err := c.run.Failures(ctx, offset, jobs.MaxLimit)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range page {
+			if len(f.Retry) > 0 && !seen[string(f.Retry)] {
+				seen[string(f.Retry)] = true
+				rows = append(rows, f.Retry)
+			}
+		}
+		if offset += len(page); len(page) == 0 || int64(offset) >= total {
+			return rows, nil
+		}
+	}
 }
 
 // save keeps the state; the failures first, so that no cursor ever stands behind one that was forgotten.
@@ -250,6 +286,15 @@ func (r *running) release(ctx context.Context) {
 	for _, h := range r.handles {
 		h.release(ctx)
 	}
+}
+
+// suites are those that the columns are sealed with.
+func (r *running) suites() map[string]envelope.Suite {
+	out := map[string]envelope.Suite{}
+	for i, h := range r.handles {
+		out[r.Columns[i].Name] = h.key.Suite
+	}
+	return out
 }
 
 // work describes a run over an attached dataset.

@@ -50,7 +50,7 @@ func (s *Service) Add(ctx context.Context, c *access.Caller, in api.AddDatasetRe
 
 // prepare makes the record and checks it against the database.
 func (s *Service) prepare(ctx context.Context, c *access.Caller, in api.AddDatasetRequest) (d datasets.Dataset, notes []string, err error) {
-	d = datasets.Dataset{ID: randomID(), Name: in.Name, Table: in.Table, DSNEnv: in.DBEnv, Created: s.cfg.Clock().UTC().Truncate(time.Microsecond)}
+	d = datasets.Dataset{ID: randomID(), Name: in.Name, Table: in.Table, DSNEnv: in.DBEnv, Unbound: in.Unbound, Created: s.cfg.Clock().UTC().Truncate(time.Microsecond)}
 	dsn, err := s.connection(c, in)
 	if err != nil {
 		return d, nil, err
@@ -128,7 +128,7 @@ func complete(ctx context.Context, db Database, d *datasets.Dataset, in api.AddD
 		return nil, err
 	}
 	d.Schema, d.Relation = t.Schema, t.Name
-	if d.PK = in.PK; len(d.PK) == 0 {
+	if d.PK = t.KeyOrder(in.PK); len(d.PK) == 0 {
 		d.PK = t.PrimaryKey()
 	}
 	if len(d.PK) == 0 || len(d.Columns) == 0 {

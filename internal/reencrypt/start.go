@@ -106,8 +106,11 @@ func (s *Service) arguments(ctx context.Context, c *access.Caller, name string, 
 		return a, err
 	}
 	defer at.close()
-	_, err = s.work(ctx, at, kind, a)
-	return a, err
+	w, err := s.work(ctx, at, kind, a)
+	if err != nil || kind != KindEncrypt {
+		return a, err
+	}
+	return a, at.fits(ctx, w.suites()) // the values may have grown since the dataset was added
 }
 
 func (s *Service) mayDecryptCompromised(c *access.Caller, d *datasets.Dataset) bool {

@@ -56,6 +56,18 @@ func (t *Table) PrimaryKey() []string {
 	return t.Uniques[0]
 }
 
+// KeyOrder is pk in the order of the unique set that it is made of: the order in which an index has the rows, and reading
+// by any other would sort the whole table for each page. A pk that is no such set comes back as it is, for Check to refuse.
+func (t *Table) KeyOrder(pk []string) []string {
+	want := slices.Sorted(slices.Values(pk))
+	for _, u := range t.Uniques {
+		if slices.Equal(slices.Sorted(slices.Values(u)), want) {
+			return u
+		}
+	}
+	return pk
+}
+
 // Check says whether columns of t can be worked on by the key pk. Errors name the field of api.AddDatasetRequest and are
 // of code not_found for columns that don't exist, invalid for everything else.
 func (t *Table) Check(pk, columns []string) error {
@@ -95,8 +107,7 @@ func (t *Table) checkKey(pk []string) error {
 			return fault.Newf(api.CodeInvalid, "looking at key column %q: %s", name, c.KeyRefusal).WithField("pk")
 		}
 	}
-	want := slices.Sorted(slices.Values(pk))
-	if !slices.ContainsFunc(t.Uniques, func(u []string) bool { return slices.Equal(slices.Sorted(slices.Values(u)), want) }) {
+	if ordered := t.KeyOrder(pk); !slices.ContainsFunc(t.Uniques, func(u []string) bool { return slices.Equal(u, ordered) }) {
 		return fault.Newf(api.CodeInvalid, "looking at table %q: no primary key or unique index without nulls has exactly the columns %q", t.Name, pk).
 			WithField("pk").WithNext("name the columns of one, or leave the option out to use the primary key")
 	}
