@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -266,5 +267,60 @@ func TestAdvisory_CVE_2025_6000(t *testing.T) {
 	}
 	if after := tree(t, s.Dir()); after != before {
 		t.Errorf("files appeared:\n%s\n%s", before, after)
+	}
+}
+
+// Row 88: forged page tokens, cursors and filters, with SQL in them or without: refused or simply not found, never an error
+// of the database, and nothing happens to the data.
+func TestAdvisory_CVE_2026_33503(t *testing.T) {
+	_, admin := populated(t)
+	forged := []string{"'", "' OR '1'='1", `"; DROP TABLE principals; --`, "phi' UNION SELECT 1--", "%", "_", "\\", "\x00", "0.0", "0.99999999999999999999", "-1.-1",
+		"9223372036854775807.0", strings.Repeat("a", 256), noJob, "é", "1) OR (1=1"}
+	for _, path := range []string{"/v1/keys?after=", "/v1/jobs?after=", "/v1/jobs?state=", "/v1/audit/events?after=", "/v1/audit/events?resource=", "/v1/audit/events?user=", "/v1/audit/tail?type="} {
+		for _, token := range forged {
+			if status, answer := admin.call(t, "GET", path+url.QueryEscape(token), nil); status >= 500 {
+				t.Errorf("%s%q: %d %s", path, token, status, answer)
+			}
+		}
+	}
+	var keys api.KeyList
+	if admin.must(t, "GET", "/v1/keys", nil, &keys); len(keys.Keys) != 1 {
+		t.Errorf("%+v", keys)
+	}
+	var people api.PrincipalList
+	if admin.must(t, "GET", "/v1/principals", nil, &people); len(people.Principals) != 2 {
+		t.Errorf("%+v", people)
+	}
+}
+
+// Row 45: what is remembered of one caller is never given to another, whoever asks in between and in whatever way.
+func TestAdvisory_CVE_2025_11621(t *testing.T) {
+	v := served(t, made(t), Options{})
+	admin := inside(v.Server)
+	callers := map[string]caller{"owner embedded": admin, "owner peer": v.over(t, "unix", "")}
+	for i := range 8 {
+		name := fmt.Sprintf("app%d", i)
+		callers[name+" token"] = v.over(t, []string{"http", "https", "unix"}[i%3], admin.principal(t, name, "application"))
+	}
+	for range 5 {
+		for want, c := range callers { // in another order each time
+			var who api.WhoAmI
+			if c.must(t, "GET", "/v1/whoami", nil, &who); who.Principal+" "+who.Method != want {
+				t.Fatalf("%s is taken for %s", want, who.Principal)
+			}
+		}
+	}
+}
+
+func TestFigures(t *testing.T) {
+	_, admin := populated(t)
+	_, text := admin.call(t, "GET", "/metrics", nil)
+	for _, want := range []string{`keyturn_keys{compliance="compliant"} 1`, `keyturn_keys{compliance="overdue"} 0`, "keyturn_ready 1", "keyturn_build_info{version="} {
+		if !bytes.Contains(text, []byte(want)) {
+			t.Errorf("%q is missing", want)
+		}
+	}
+	if bytes.Contains(text, []byte("phi")) || bytes.Contains(text, []byte("bystander")) {
+		t.Error("a name stands in the public figures")
 	}
 }

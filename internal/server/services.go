@@ -25,6 +25,8 @@ func (s *Server) openServices(ctx context.Context) (err error) {
 	if s.runner, err = runner.New(s.runnerConfig(), s.store, s.jobHandlers()...); err != nil {
 		return err
 	}
+	metrics := httpapi.NewMetrics()
+	metrics.Registry().MustRegister(newFigures(s.kms.Compliance, s.gate.Err))
 	local := authn.NewLocal(kms.Directory{Store: s.store}, &s.signIns, s.opts.Clock)
 	s.api, err = httpapi.New(httpapi.Config{
 		Services: s.services(),
@@ -33,7 +35,7 @@ func (s *Server) openServices(ctx context.Context) (err error) {
 			peer.New(local, os.Getuid()),
 			embedded{local},
 		},
-		Record: s.gate, Metrics: httpapi.NewMetrics(), Ready: s.gate.Err, Log: s.log, Clock: s.opts.Clock,
+		Record: s.gate, Metrics: metrics, Ready: s.gate.Err, Log: s.log, Clock: s.opts.Clock,
 	})
 	return err
 }
