@@ -12,7 +12,7 @@ import (
 
 // A segment's primary key, its place, is one number: the shard, then the index of its first event. So the order of the
 // table is the order of an export, an index is found by it, and the table needs no second index for either: a commit of
-// the hot path writes into two trees only, the table and the narrow index of the queries (docs/decisions/store.md).
+// the hot path writes into two trees only, the table and the narrow index of the queries (docs/decisions/0006).
 const (
 	indexBits = 44 // 17 trillion events in a shard, half a million shards
 	maxIndex  = 1<<indexBits - 1

@@ -175,7 +175,7 @@ func pause(ctx context.Context, collisions int) error {
 
 // Append implements Store. It goes through database/sql's prepared statement and not through the driver's own
 // connection: the pool's queue is what keeps it apart from Change and River, and next to the commit its cost isn't
-// measurable (docs/decisions/store.md). The statement runs under a context that can't be cancelled: SQLite would watch
+// measurable (docs/decisions/0006). The statement runs under a context that can't be cancelled: SQLite would watch
 // it with a goroutine, and PostgreSQL would leave us not knowing what happened.
 func (d *Database) Append(ctx context.Context, s *audit.Segment) error {
 	if err := ctx.Err(); err != nil {
