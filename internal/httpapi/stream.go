@@ -39,7 +39,7 @@ func (x *exchange) streamTo(f func(context.Context, *lineWriter) error) error {
 	ctx, cancel := context.WithCancelCause(x.r.Context())
 	defer cancel(nil)
 	defer context.AfterFunc(x.api.draining, func() { cancel(errDraining) })()
-	_ = w.rc.SetReadDeadline(time.Time{}) // no more is read; the server's limit for reading would end the stream
+	x.bePatient()
 	err := f(ctx, w)
 	if err == nil && context.Cause(ctx) == error(errDraining) {
 		err = errDraining // a follower takes the end of its context for the reader's wish
