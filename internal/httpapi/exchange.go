@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/envelope"
@@ -62,12 +61,6 @@ func wiped(b []byte) []byte {
 	}
 	clear(b)
 	return b[:0]
-}
-
-// bePatient lifts the listener's limit for reading once everything is read. net/http would take its passing for the
-// caller's departure and cancel what runs: a census, a verification of the whole log. The crypto routes don't need it.
-func (x *exchange) bePatient() {
-	_ = http.NewResponseController(x.w).SetReadDeadline(time.Time{}) // in process there is no such limit
 }
 
 // json answers with v.

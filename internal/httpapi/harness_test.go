@@ -32,8 +32,7 @@ type fake struct {
 	fail   error         // what Show answers
 	lines  func(w io.Writer, flush func() error) error
 
-	busy    func(context.Context) error // what Show and Tail do first
-	entered chan struct{}               // closed by Query, which then waits for its context
+	entered chan struct{} // closed by Query, which then waits for its context
 }
 
 func (f *fake) called(c *access.Caller) error {
@@ -119,12 +118,7 @@ func (f fakeKeys) List(_ context.Context, c *access.Caller, _ string, _ int) (ap
 	return api.KeyList{Keys: []api.Key{}}, f.called(c)
 }
 
-func (f fakeKeys) Show(ctx context.Context, c *access.Caller, key string) (api.Key, error) {
-	if f.busy != nil {
-		if err := f.busy(ctx); err != nil {
-			return api.Key{}, err
-		}
-	}
+func (f fakeKeys) Show(_ context.Context, c *access.Caller, key string) (api.Key, error) {
 	return api.Key{Name: key}, f.called(c)
 }
 
@@ -145,11 +139,6 @@ type fakeAudit struct {
 func (f fakeAudit) Tail(ctx context.Context, c *access.Caller, _ gate.Filter, _ bool, w io.Writer, flush func() error) error {
 	if err := f.called(c); err != nil {
 		return err
-	}
-	if f.busy != nil {
-		if err := f.busy(ctx); err != nil {
-			return err
-		}
 	}
 	return f.lines(w, flush)
 }

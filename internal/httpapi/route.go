@@ -54,7 +54,6 @@ func (r *Route) Streams() bool { return r.stream }
 // get makes a handler without a request body.
 func get[Out any](f func(context.Context, *access.Caller, *Params) (Out, error)) handler {
 	return handler{out: reflect.TypeFor[Out](), serve: func(x *exchange) error {
-		x.bePatient()
 		out, err := f(x.r.Context(), x.caller, &x.params)
 		if err != nil {
 			return err
@@ -72,7 +71,6 @@ func post[In, Out any](f func(context.Context, *access.Caller, *Params, In) (Out
 		if err := x.decode(&in); err != nil {
 			return err
 		}
-		x.bePatient()
 		out, err := f(x.r.Context(), x.caller, &x.params, in)
 		if err != nil {
 			return err
@@ -98,7 +96,6 @@ func batch[In, Out any](f func(context.Context, *access.Caller, *Params, In) (Ou
 // act makes a handler without bodies: 204 when it is done.
 func act(f func(context.Context, *access.Caller, *Params) error) handler {
 	return handler{serve: func(x *exchange) error {
-		x.bePatient()
 		if err := f(x.r.Context(), x.caller, &x.params); err != nil {
 			return err
 		}

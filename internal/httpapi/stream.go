@@ -39,7 +39,6 @@ func (x *exchange) streamTo(f func(context.Context, *lineWriter) error) error {
 	ctx, cancel := context.WithCancelCause(x.r.Context())
 	defer cancel(nil)
 	defer context.AfterFunc(x.api.draining, func() { cancel(errDraining) })()
-	x.bePatient()
 	err := f(ctx, w)
 	if err == nil && context.Cause(ctx) == error(errDraining) {
 		err = errDraining // a follower takes the end of its context for the reader's wish

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -10,7 +9,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
@@ -102,32 +100,5 @@ func TestDrainEndsStreams(t *testing.T) {
 	<-done
 	if p := problemOf(t, w); p.Code != api.CodeUnavailable {
 		t.Errorf("a stream that had sent nothing: %+v", p)
-	}
-}
-
-// A request that takes longer than a listener waits for a body is not taken for one whose caller went away.
-func TestLongWorkOutlivesTheReadLimit(t *testing.T) {
-	r := newRig(t)
-	srv := httptest.NewUnstartedServer(r)
-	srv.Config.ReadTimeout = 20 * time.Millisecond
-	srv.Start()
-	defer srv.Close()
-	r.fake.lines = func(w io.Writer, _ func() error) error {
-		_, err := io.WriteString(w, "{}\n")
-		return err
-	}
-	r.fake.busy = func(ctx context.Context) error {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(200 * time.Millisecond):
-			return nil
-		}
-	}
-	for _, path := range []string{"/v1/keys/phi", "/v1/audit/tail"} {
-		res := r.stream(t, srv.URL+path)
-		if b, err := io.ReadAll(res.Body); res.StatusCode != 200 || err != nil {
-			t.Errorf("%s: %d %s %v", path, res.StatusCode, b, err)
-		}
 	}
 }
