@@ -71,7 +71,7 @@ type CensusVersion struct {
 // DatasetRunRequest starts encrypt, reencrypt, verify or decrypt of a dataset. Zero values mean the documented defaults.
 type DatasetRunRequest struct {
 	Workers   int  `json:"workers,omitempty"`   // crypto goroutines and writers; default 2
-	BatchSize int  `json:"batchSize,omitempty"` // rows a page; default 5000 unthrottled, 200 throttled
+	BatchSize int  `json:"batchSize,omitempty"` // rows a page; default 2000 unthrottled, 200 throttled
 	Rate      int  `json:"rate,omitempty"`      // rows per second at most; 0 = default (see Unthrottled)
 	DryRun    bool `json:"dryRun,omitempty"`
 	// Unthrottled lets the job take all the database gives. Default: throttled to 15,000 rows/s so that an application's p99 keeps.

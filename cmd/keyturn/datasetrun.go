@@ -85,7 +85,7 @@ func datasetRun(a *app, w work) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.IntVar(&in.Workers, "workers", 0, "how many `goroutines` write at once (default 2)")
-	f.IntVar(&in.BatchSize, "batch-size", 0, "how many `rows` are read at once (default 200, unthrottled 5000)")
+	f.IntVar(&in.BatchSize, "batch-size", 0, "how many `rows` are read at once (default 200, unthrottled 2000)")
 	f.IntVar(&in.Rate, "rate", 0, "at most so many `rows` a second (default 15000)")
 	f.BoolVar(&in.Unthrottled, "unthrottled", false, "take all that the database gives, whatever the application feels of it")
 	f.BoolVar(&in.DryRun, "dry-run", false, "count what would be done and write nothing")

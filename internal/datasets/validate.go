@@ -75,11 +75,11 @@ func (d *Dataset) validateTemplate() error {
 	}
 	if i := slices.Index(bound, false); i >= 0 {
 		return fault.Newf(api.CodeInvalid, "reading a dataset: the context leaves out key column %q, so a ciphertext could be moved to another row unnoticed", d.PK[i]).
-			WithField("context").WithNext("add a context key with {pk." + d.PK[i] + "}, or allow it with unbound")
+			WithField("context").WithNext("add a context key with {pk." + d.PK[i] + "} so that a ciphertext can't be moved")
 	}
 	if !byColumn && d.sharesKey() {
 		return fault.New(api.CodeInvalid, "reading a dataset: several columns share a key and the context leaves out {column}, so their ciphertexts could be exchanged unnoticed").
-			WithField("context").WithNext("add a context key with {column}, or allow it with unbound")
+			WithField("context").WithNext("add a context key with {column} so that a ciphertext can't be moved")
 	}
 	return nil
 }

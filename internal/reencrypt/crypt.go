@@ -1,6 +1,7 @@
 package reencrypt
 
 import (
+	"bytes"
 	"context"
 	"unicode/utf8"
 
@@ -48,6 +49,9 @@ func newCrypto(w *Work) *crypto {
 	}
 	return c
 }
+
+// envelopeMagic begins what the SDK's Envelope seals. To seal it once more would take it from its readers.
+var envelopeMagic = []byte("kte1.")
 
 // verdict is what is to be done with one value.
 type verdict int
@@ -122,6 +126,13 @@ func (c *crypto) value(ctx context.Context, p *Page, b *Batch, r *result, row, c
 		}
 		r.counts.Stuck++
 		return fail("the value is neither text nor bytes")
+	}
+	if bytes.HasPrefix(v, envelopeMagic) {
+		r.counts.Unreadable++
+		if c.work.Kind == KindEncrypt {
+			r.counts.Stuck++ // a census counts it as plaintext
+		}
+		return fail("it is a message of the SDK's Envelope (kte1.), which holds its own data key")
 	}
 	h, ours, reason := c.inspect(v, form, col)
 	stuck := func(reason string) (verdict, error) { // one that a census will go on counting as work to be done

@@ -8,7 +8,7 @@ import (
 	"github.com/keyturn/keyturn/internal/fault"
 )
 
-// splitInto is how many parts a batch is cut into when one of its rows is held or refused: 5000 rows come down to single
+// splitInto is how many parts a batch is cut into when one of its rows is held or refused: 4000 rows come down to single
 // ones in four steps, each of which waits once at most.
 const splitInto = 16
 

@@ -31,7 +31,7 @@ type Work struct {
 	DryRun  bool // reads and counts, writes nothing
 
 	Workers int     // crypto goroutines, and at most writers; default 2
-	Batch   int     // rows of a page; default 5000, or 200 with a Rate
+	Batch   int     // rows of a page; default 2000, or 200 with a Rate
 	Rate    float64 // rows a second; 0 = as fast as it goes
 	Sample  int     // verify: open every so manieth value only; 0 and 1 = all
 }
@@ -50,7 +50,7 @@ const (
 	defaultWorkers = 2
 	maxWorkers     = 16
 	throttledBatch = 200
-	fastBatch      = 5000
+	fastBatch      = 2000
 	maxBatch       = 10000
 )
 
