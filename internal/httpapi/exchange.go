@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/envelope"
@@ -79,8 +80,16 @@ func (x *exchange) send(status int, contentType []string, body []byte) {
 	h := x.w.Header()
 	h["Content-Type"] = contentType
 	x.begin(status, h)
+	if len(body) > smallAnswer {
+		rc := http.NewResponseController(x.w)
+		_ = rc.SetWriteDeadline(x.api.clock().Add(patience)) // in process there is no such limit
+		defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
+	}
 	_, _ = x.w.Write(body) // whoever asked has gone; there is nobody to tell
 }
+
+// smallAnswer is what the kernel takes at once, so that no reader can keep us waiting.
+const smallAnswer = 4 << 10
 
 // begin sends the status line and the headers that every answer has.
 func (x *exchange) begin(status int, h http.Header) {

@@ -14,8 +14,8 @@ import (
 // streamFlush is the longest that a line waits in the buffer of a stream.
 const streamFlush = 100 * time.Millisecond
 
-// streamWrite is how long a reader may take none of a stream before the connection is given up.
-const streamWrite = time.Minute
+// patience is how long a reader may take nothing of an answer before the connection is given up.
+const patience = time.Minute
 
 // errDraining ends the streams of a server that stops.
 var errDraining = fault.New(api.CodeUnavailable, "the server is stopping").WithNext("ask again when it is back")
@@ -39,6 +39,7 @@ func (x *exchange) streamTo(f func(context.Context, *lineWriter) error) error {
 	ctx, cancel := context.WithCancelCause(x.r.Context())
 	defer cancel(nil)
 	defer context.AfterFunc(x.api.draining, func() { cancel(errDraining) })()
+	defer func() { _ = w.rc.SetWriteDeadline(time.Time{}) }() // the connection may serve another request
 	err := f(ctx, w)
 	if err == nil && context.Cause(ctx) == error(errDraining) {
 		err = errDraining // a follower takes the end of its context for the reader's wish
@@ -83,7 +84,7 @@ func (w *lineWriter) Write(b []byte) (int, error) {
 // Flush sends what was written so far. Whoever waits for the next event calls it first.
 func (w *lineWriter) Flush() error {
 	w.start()
-	_ = w.rc.SetWriteDeadline(w.x.api.clock().Add(streamWrite))
+	_ = w.rc.SetWriteDeadline(w.x.api.clock().Add(patience))
 	if err := w.buf.Flush(); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
@@ -101,4 +102,34 @@ func TestDrainEndsStreams(t *testing.T) {
 	if p := problemOf(t, w); p.Code != api.CodeUnavailable {
 		t.Errorf("a stream that had sent nothing: %+v", p)
 	}
+}
+
+// A limit that was set for one answer doesn't outlive it: the connection serves the next request.
+func TestWriteLimitsEndWithTheAnswer(t *testing.T) {
+	r := newRig(t)
+	w := &limitedWriter{ResponseRecorder: httptest.NewRecorder()}
+	r.fake.lines = func(w io.Writer, flush func() error) error {
+		_, _ = io.WriteString(w, "{}\n")
+		return flush()
+	}
+	for _, path := range []string{"/v1/audit/tail", "/openapi.json"} {
+		req := httptest.NewRequest("GET", path, nil)
+		req.Header.Set("Authorization", goodToken)
+		w.limits = nil
+		r.ServeHTTP(w, req)
+		if n := len(w.limits); n < 2 || w.limits[0].IsZero() || !w.limits[n-1].IsZero() {
+			t.Errorf("%s: %v", path, w.limits)
+		}
+	}
+}
+
+// limitedWriter notes the limits for writing.
+type limitedWriter struct {
+	*httptest.ResponseRecorder
+	limits []time.Time
+}
+
+func (w *limitedWriter) SetWriteDeadline(t time.Time) error {
+	w.limits = append(w.limits, t)
+	return nil
 }
