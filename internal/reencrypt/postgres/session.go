@@ -63,8 +63,8 @@ func (d *database) connect(ctx context.Context, r role) (*pgconn.PgConn, error) 
 	if err != nil {
 		return nil, connecting(ctx, err)
 	}
-	sql := "SELECT pg_catalog.set_config('synchronous_commit', " +
-		"CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)"
+	sql := "SELECT pg_catalog.set_config('synchronous_commit', CASE WHEN pg_catalog.current_setting('synchronous_commit') " +
+		"OPERATOR(pg_catalog.=) 'off' THEN 'on' ELSE pg_catalog.current_setting('synchronous_commit') END, false)"
 	var args []string
 	for _, kv := range d.settings(r) {
 		args = append(args, kv[0], kv[1])
