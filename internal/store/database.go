@@ -30,10 +30,9 @@ type Database struct {
 	hook   func(Op) error // see Hooked; nil in a running keyturn
 
 	// sick is set once, by the first DiskError, and never cleared: see failed.
-	sick *atomic.Pointer[fault.Error]
-	// unscrubbed says that destroyed material may still lie in the database's files.
-	unscrubbed *atomic.Bool
-	closing    *sync.Once
+	sick    *atomic.Pointer[fault.Error]
+	scrubs  *scrubbing
+	closing *sync.Once
 }
 
 var _ Store = (*Database)(nil)
@@ -41,7 +40,7 @@ var _ Store = (*Database)(nil)
 // New makes a Store of a database whose tables are up to date (see Migrate). It checks Durable, and closes nothing when
 // it fails: that is the driver's business.
 func New(ctx context.Context, b Backend) (*Database, error) {
-	d := &Database{b: &b, sick: new(atomic.Pointer[fault.Error]), unscrubbed: new(atomic.Bool), closing: new(sync.Once)}
+	d := &Database{b: &b, sick: new(atomic.Pointer[fault.Error]), scrubs: new(scrubbing), closing: new(sync.Once)}
 	if err := b.Durable(ctx); err != nil {
 		return nil, err
 	}
@@ -78,6 +77,7 @@ func (d *Database) Durable(ctx context.Context) error {
 // Close implements Store.
 func (d *Database) Close() (err error) {
 	d.closing.Do(func() {
+		d.scrubs.again.Store(0)
 		d.scrub(context.Background())
 		err = errors.Join(d.append.Close(), d.b.Close())
 	})
@@ -141,21 +141,9 @@ func (d *Database) changeOnce(ctx context.Context, fn func(Tx) error) error {
 		return t.broken
 	}
 	if t.destroyed {
-		d.unscrubbed.Store(true)
+		d.scrubs.due.Store(true)
 	}
 	return t.commit(ctx)
-}
-
-// scrub lets the driver clean up after destroyed material. What fails now is done at the next destruction or at Close.
-func (d *Database) scrub(ctx context.Context) {
-	if !d.unscrubbed.Load() {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
-	defer cancel()
-	if d.b.Scrub(ctx) == nil {
-		d.unscrubbed.Store(false)
-	}
 }
 
 // pause waits a random time that grows with the number of collisions, so that those who collided don't meet again.

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
@@ -13,6 +14,12 @@ func (b *Backend) classify(err error) Problem {
 	var injected *ProblemError
 	if errors.As(err, &injected) {
 		return injected.Problem
+	}
+	switch text := err.Error(); { // database/sql has no values for these two
+	case text == "sql: database is closed":
+		return Gone
+	case strings.HasPrefix(text, "sql: Scan error"):
+		return Unclassified
 	}
 	return b.Classify(err)
 }

@@ -149,10 +149,10 @@ func (d *database) durable(ctx context.Context) error {
 	return checkSettings(fsync, synchronous, version)
 }
 
-// scrub lets the server reuse, and soon overwrite, the dead rows that held destroyed material. Its write-ahead log and the
-// backups made from that are the administrator's.
+// scrub lets the server reuse, and soon overwrite, the dead rows that held destroyed material; a table that is being
+// vacuumed already is left to that. The write-ahead log and the backups made from it are the administrator's.
 func (d *database) scrub(ctx context.Context) error {
-	_, err := d.pool.ExecContext(ctx, `VACUUM key_versions, kek_wrappings, datasets`)
+	_, err := d.pool.ExecContext(ctx, `VACUUM (SKIP_LOCKED) key_versions, kek_wrappings, datasets`)
 	return err
 }
 

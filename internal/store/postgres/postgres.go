@@ -29,6 +29,7 @@ package postgres
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"embed"
 	"errors"
 	"io/fs"
@@ -145,11 +146,26 @@ func badURL(why string) error {
 
 // open makes a pool. Nothing is connected yet.
 func (d *database) open(size int) *sql.DB {
-	db := stdlib.OpenDB(*d.conn, stdlib.OptionAfterConnect(checkSession))
+	db := sql.OpenDB(patient{stdlib.GetConnector(*d.conn, stdlib.OptionAfterConnect(checkSession))})
 	db.SetMaxOpenConns(size)
 	db.SetMaxIdleConns(size)
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	return db
+}
+
+// patient goes on connecting for a while when the caller who asked for the connection has gone: the pool keeps it for the
+// next one. Otherwise clients with little patience keep a busy server busy with connections that nobody ever uses.
+type patient struct{ driver.Connector }
+
+// patience is how long.
+const patience = 2 * time.Second
+
+// Connect implements driver.Connector.
+func (p patient) Connect(ctx context.Context) (driver.Conn, error) {
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(patience, cancel) })()
+	return p.Connector.Connect(own)
 }
 
 // migrationLock is goose's lock between nodes that start together: "ktr1" in a key space of our own.

@@ -129,10 +129,10 @@ func (l *life) rotate(ctx context.Context, st store.Store) error {
 		if err := tx.AddTransitions(ctx, k.ID, moves); err != nil {
 			return err
 		}
-		if _, _, err := tx.InsertJob(ctx, newJob(l.number, "")); err == nil {
-			err = tx.SetMeta(ctx, "last rotated", k.Name)
+		if _, _, err := tx.InsertJob(ctx, newJob(l.number, "")); err != nil {
+			return err
 		}
-		if err != nil {
+		if err := tx.SetMeta(ctx, "last rotated", k.Name); err != nil {
 			return err
 		}
 		return tx.AppendSegment(ctx, l.next)
