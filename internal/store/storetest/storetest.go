@@ -58,7 +58,10 @@ func Exercise(t *testing.T, fresh func(t *testing.T) Opener) {
 		{"Concurrency", testConcurrency},
 		{"EveryOperationFails", testEveryOperationFails},
 	} {
-		t.Run(s.name, func(t *testing.T) { s.run(t, fresh(t)) })
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			s.run(t, fresh(t))
+		})
 	}
 }
 
