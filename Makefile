@@ -1,4 +1,5 @@
 # keyturn: what one types here. `make` alone prints this list.
+SHELL    := bash
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  := -s -w -X github.com/keyturn/keyturn/internal/buildinfo.Version=$(VERSION)
@@ -19,7 +20,7 @@ deps: ## what the tests need from Debian (PostgreSQL, FUSE); does nothing where 
 test: deps ## everything: lint's floor test, unit, conformance, scripts, faults at tier C (-race in the concurrent rooms)
 	$(GO) build ./...
 	$(GO) test -p 2 -timeout 20m ./...
-	$(GO) test -p 2 -race -short -timeout 15m ./internal/gate/... ./internal/runner/... ./internal/keyring/... ./internal/reencrypt/... ./internal/authn/... .
+	$(GO) test -p 2 -race -timeout 20m ./internal/gate/... ./internal/keyring/... ./internal/reencrypt ./internal/authn/... .
 
 race: deps ## the whole suite under the race detector (long)
 	$(GO) test -p 2 -race -timeout 60m ./...
@@ -35,7 +36,9 @@ bench: build ## goals S1-S10 of docs/performance.md, each beside its reference i
 	$(GO) run ./internal/bench -json bench.json
 
 soak: deps ## the fault campaigns at tier N, for SOAK=10m (each prints its seed, what it tried and what it found)
-	KEYTURN_SOAK=$(SOAK) $(GO) test -count=1 -p 1 -timeout 0 -v -run 'Campaign' ./... 2>&1 | grep -E '^(campaign|---|\s+---|ok|FAIL|panic|\s+[a-z_]+_test.go)' | tee soak.log
+	set -o pipefail; KEYTURN_SOAK=$(SOAK) $(GO) test -count=1 -p 1 -timeout 0 -v -run 'Campaign|PowerCuts|FullDisk|Torture|Killed|EveryFailpoint|EveryStoreFailure' \
+		./internal/soak ./internal/faulttest/... ./internal/envelope ./internal/kms ./internal/runner ./internal/reencrypt/... 2>&1 \
+		| grep -E '^(campaign|--- |ok|FAIL|panic)|_test.go:' | tee soak.log
 
 fuzz: ## every fuzzer for FUZZTIME=30s
 	@bash scripts/fuzz.sh $(FUZZTIME)

@@ -6,7 +6,7 @@
 // The failures that need no machine are beside what they test: a statement that fails is storetest.Sweep, a process that
 // is killed at a named place is package failpoint, a server that crashes is pgtest's Kill.
 //
-// Each campaign prints one line with its seed, what it tried and what it found. KEYTURN_SOAK=1 makes them long, and
+// Each campaign prints one line with its seed, what it tried and what it found. KEYTURN_SOAK (a duration, for those that count time) makes them long, and
 // KEYTURN_SEED repeats one.
 package faulttest
 

@@ -194,12 +194,12 @@ func newCampaign(t *testing.T, kind string) (*campaign, uint64) {
 	return &campaign{t: t, kind: kind, rnd: rand.New(rand.NewPCG(seed, 1))}, seed
 }
 
-// TestPowerCuts is row 3 of the fault campaigns: 50 cuts, or KEYTURN_SOAK_CUTS (2,000) with KEYTURN_SOAK=1. Promise P1:
+// TestPowerCuts is row 3 of the fault campaigns: 50 cuts, or KEYTURN_SOAK_CUTS (2,000) with KEYTURN_SOAK set. Promise P1:
 // nothing that was acknowledged is ever lost, and what is there is whole.
 func TestPowerCuts(t *testing.T) {
 	needFUSE(t)
 	cuts := 50
-	if os.Getenv("KEYTURN_SOAK") == "1" {
+	if os.Getenv("KEYTURN_SOAK") != "" {
 		cuts = 2000
 		if n, err := strconv.Atoi(os.Getenv("KEYTURN_SOAK_CUTS")); err == nil {
 			cuts = n
