@@ -9,21 +9,22 @@ import (
 	"github.com/keyturn/keyturn/internal/reencrypt"
 )
 
-// oursSQL is whether a text or a blob begins as our ciphertexts do: "kt1.", or 'K' 'T' and the number of the format.
+// oursSQL is whether a text or a blob may look like one of our ciphertexts (envelope.LooksLikeCiphertext, which is asked
+// about what comes back): "kt1.", or 'K' 'T' and the number of the format. Either can stand as the other type.
 func (c valueColumn) oursSQL(form reencrypt.Form) string {
 	if form == reencrypt.Binary {
-		return fmt.Sprintf("substr(%s, 1, 3) = x'4b5401'", c.quoted)
+		return fmt.Sprintf("(substr(%[1]s, 1, 3) = x'4b5401' OR substr(%[1]s, 1, 4) = x'6b74312e')", c.quoted)
 	}
-	return fmt.Sprintf("substr(%s, 1, 4) COLLATE BINARY = 'kt1.'", c.quoted)
+	return fmt.Sprintf("(substr(%[1]s, 1, 4) COLLATE BINARY = 'kt1.' OR substr(%[1]s, 1, 3) COLLATE BINARY = char(75, 84, 1))", c.quoted)
 }
 
 // groupSQL is how values begin: in their own type, empty for what isn't ours, so that a column full of plaintexts is one
-// group and none of them is put aside; a mark for what is neither text nor blob.
+// group and none of them travels; a mark for what is neither text nor blob.
 func (t *target) groupSQL(c valueColumn) string {
+	blob := fmt.Sprintf("substr(%[1]s, 1, CASE WHEN substr(%[1]s, 1, 1) = x'4b' THEN %[2]d ELSE %[3]d END)", c.quoted, envelope.HeaderSize, envelope.PrefixLen)
 	return fmt.Sprintf("CASE %s WHEN 'text' THEN CASE WHEN %s THEN substr(%s, 1, %d) ELSE '' END "+
-		"WHEN 'blob' THEN CASE WHEN %s THEN substr(%s, 1, %d) ELSE x'' END WHEN 'null' THEN NULL ELSE %d END",
-		t.kindSQL(c), c.oursSQL(reencrypt.Text), c.quoted, envelope.PrefixLen,
-		c.oursSQL(reencrypt.Binary), c.quoted, envelope.HeaderSize, markUnsupported)
+		"WHEN 'blob' THEN CASE WHEN %s THEN %s ELSE x'' END WHEN 'null' THEN NULL ELSE %d END",
+		t.kindSQL(c), c.oursSQL(reencrypt.Text), c.quoted, envelope.PrefixLen, c.oursSQL(reencrypt.Binary), blob, markUnsupported)
 }
 
 // whole runs fn on a connection whose questions look at the whole table, in one snapshot.

@@ -97,8 +97,11 @@ type database struct {
 // Close has nothing to close.
 func (d *database) Close() error { return nil }
 
-// askPatience is how long a rare question waits for an application that holds the whole file.
-const askPatience = 5 * time.Second
+// persistence is for how many lock timeouts something is tried before the application is said to be in the way. What waits
+// here holds no lock itself.
+const persistence = 10
+
+func (d *database) patience() time.Duration { return persistence * d.session.LockTimeout }
 
 // checkFile says what is wrong with a path in plainer words than SQLite, without opening it.
 func checkFile(path string) error {

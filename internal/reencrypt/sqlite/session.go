@@ -55,8 +55,8 @@ func (d *database) pragmas(r role) url.Values {
 // It is the driver's own and not one of database/sql: a page is thousands of small statements, and database/sql would
 // look for a connection, start a goroutine and copy its arguments for each.
 type conn struct {
-	raw  driver.Conn
-	path string
+	raw driver.Conn
+	*database
 }
 
 // connect opens a connection for one role. mode=rw never makes a file; where only reading is allowed, SQLite reads.
@@ -64,12 +64,12 @@ type conn struct {
 func (d *database) connect(ctx context.Context, r role) (*conn, error) {
 	name := url.URL{Scheme: "file", Path: d.path, RawQuery: d.pragmas(r).Encode()}
 	var c *conn
-	err := patiently(ctx, askPatience, func() error {
+	err := patiently(ctx, d.patience(), func() error {
 		raw, err := new(sqlite.Driver).Open(name.String())
 		if err != nil {
 			return explain(ctx, err, "opening the database", d.path)
 		}
-		c = &conn{raw: raw, path: d.path}
+		c = &conn{raw, d}
 		return nil
 	})
 	return c, err
@@ -90,7 +90,7 @@ type statement struct {
 
 func (c *conn) prepare(ctx context.Context, sql string) (*statement, error) {
 	var s *statement
-	err := patiently(ctx, askPatience, func() error {
+	err := patiently(ctx, c.patience(), func() error {
 		raw, err := c.raw.Prepare(sql)
 		if err != nil {
 			return explain(ctx, err, "preparing a statement", c.path)
@@ -158,7 +158,7 @@ func (r row) number(i int) int64 {
 
 // query runs one statement and collects its rows.
 func (c *conn) query(ctx context.Context, sql string, args ...driver.Value) (out []row, err error) {
-	err = patiently(ctx, askPatience, func() error {
+	err = patiently(ctx, c.patience(), func() error {
 		out = nil
 		return c.each(ctx, sql, func(r row) error { out = append(out, append(row(nil), r...)); return nil }, args...)
 	})

@@ -53,13 +53,10 @@ func (w *writer) Close() error {
 	return w.conn.close()
 }
 
-// persistence is for how many lock timeouts a page is tried. Fewer rows would help with a row that is held, but here
-// somebody holds the whole file: cutting a page up makes many waits of one.
-const persistence = 10
-
-// Swap writes the rows in one transaction.
+// Swap writes the rows in one transaction. When the file is held, it is tried for some time: fewer rows would be of help
+// where somebody holds a row, but here cutting the page up only makes many waits of one.
 func (w *writer) Swap(ctx context.Context, b *reencrypt.Batch, from, to int) (swapped int, err error) {
-	err = patiently(ctx, persistence*w.db.session.LockTimeout, func() error {
+	err = patiently(ctx, w.db.patience(), func() error {
 		swapped, err = w.transact(ctx, b, from, to)
 		return err
 	})
