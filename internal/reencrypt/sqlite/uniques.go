@@ -19,9 +19,7 @@ func addUniques(ctx context.Context, c *conn, r *relation, t *reencrypt.Table) e
 			t.Uniques = append(t.Uniques, x.names())
 		}
 	}
-	if err := addCollations(ctx, c, r, t); err != nil {
-		return err
-	}
+	addCollations(r, t)
 	return addNulls(ctx, c, r, t)
 }
 
@@ -69,21 +67,19 @@ func (r *relation) collationOf(pk []string, name string) string {
 	return byBytes
 }
 
+// builtIn are the collations that SQLite has by itself, and our connections with it.
+var builtIn = []string{byBytes, "NOCASE", "RTRIM"}
+
 // addCollations keeps columns out of keys whose order is known to the application alone.
-func addCollations(ctx context.Context, c *conn, r *relation, t *reencrypt.Table) error {
-	rows, err := c.query(ctx, "SELECT name FROM pragma_collation_list")
-	if err != nil {
-		return err
-	}
+func addCollations(r *relation, t *reencrypt.Table) {
 	for _, x := range r.indexes {
 		for _, k := range x.columns {
-			known := slices.ContainsFunc(rows, func(r row) bool { return strings.EqualFold(r.text(0), k.collation) })
-			if i := slices.IndexFunc(t.Columns, func(c reencrypt.TableColumn) bool { return c.Name == k.name }); i >= 0 && !known {
+			i := slices.IndexFunc(t.Columns, func(c reencrypt.TableColumn) bool { return c.Name == k.name })
+			if i >= 0 && !slices.Contains(builtIn, strings.ToUpper(k.collation)) {
 				t.Columns[i].KeyRefusal = fmt.Sprintf("index %q orders it by collation %q, which only the application has", x.name, k.collation)
 			}
 		}
 	}
-	return nil
 }
 
 // addNulls keeps key columns out that hold NULL. SQLite lets it into primary keys, any number of times, unless the column
