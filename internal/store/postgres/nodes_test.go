@@ -102,7 +102,7 @@ func TestAppendWaitsForTheEpoch(t *testing.T) {
 			return err
 		}
 		go func() { result <- old.Append(context.WithoutCancel(t.Context()), segment(h)) }()
-		for waiting := false; !waiting; { // until the append stands in the queue for the row
+		for waiting := false; !waiting && len(result) == 0; { // until the append stands in the queue for the row
 			err := old.DB().QueryRowContext(t.Context(), `SELECT EXISTS (SELECT 1 FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 				WHERE NOT l.granted AND a.datname = current_database())`).Scan(&waiting)
 			if err != nil {
