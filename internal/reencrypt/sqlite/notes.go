@@ -16,7 +16,7 @@ func (d *database) addNotes(ctx context.Context, c *conn, r *relation, t *reencr
 	} else {
 		t.Notes = append(t.Notes, "the file has a rollback journal: who reads and who writes shut each other out for a moment, for every page that is moved and for the time that counting the table takes; with PRAGMA journal_mode=WAL they don't")
 	}
-	t.Notes = append(t.Notes, "what was plaintext is overwritten in its place, but older copies may lie in free pages of the file: VACUUM removes them")
+	t.Notes = append(t.Notes, "plaintext is overwritten where it stood, but copies may be left in the unused space of the file, and in the write-ahead log: run VACUUM after encrypting")
 	addDefinitions(r, t)
 	addIndexes(r, t)
 	if err := addForeignKeys(ctx, c, r, t); err != nil {

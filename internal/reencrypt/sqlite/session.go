@@ -32,7 +32,8 @@ const (
 //   - trusted_schema off: the file is somebody else's, and its triggers and views run in our process.
 //   - temp_store memory: what SQLite puts aside while it reads and writes pages may be plaintext, and stays out of temporary
 //     files.
-//   - secure_delete: where plaintext stood, zeros stay.
+//   - secure_delete: what a value leaves free is overwritten with zeros. Copies that SQLite makes when it moves neighbours to
+//     make room are not; VACUUM gets rid of those, and the notes on a table say so.
 //   - foreign_keys and everything else that says what a statement means stay as SQLite has them.
 func (d *database) pragmas(r role) url.Values {
 	q := url.Values{"mode": {"rw"}, "_busy_timeout": {milliseconds(d.session.LockTimeout)}, "_error_rc": {"1"}}

@@ -134,7 +134,7 @@ func (t *target) selectSQL(skip []envelope.Header) string {
 func (t *target) pageSQL(after bool, skip []envelope.Header) string {
 	var order, where, marks []string
 	for _, k := range t.keys {
-		order = append(order, k.quoted+" COLLATE "+k.collate)
+		order = append(order, k.quoted+" COLLATE "+reencrypt.Quoted(k.collate))
 		marks = append(marks, "?")
 	}
 	if after {
@@ -163,7 +163,7 @@ func (t *target) findSQL(skip []envelope.Header) string {
 func (t *target) matchSQL() string {
 	var where []string
 	for _, k := range t.keys {
-		where = append(where, k.quoted+" COLLATE "+k.collate+" = ?")
+		where = append(where, k.quoted+" COLLATE "+reencrypt.Quoted(k.collate)+" = ?")
 		if !k.exact {
 			where = append(where, "(+"+k.quoted+") COLLATE BINARY = ?", "typeof("+k.quoted+") = typeof(?)")
 		}
