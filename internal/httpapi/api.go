@@ -89,6 +89,9 @@ func (a *API) Routes() []*Route { return a.routes }
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := a.pool.Get().(*exchange)
 	x.w, x.r = w, r
+	if r.ProtoMajor == 1 {
+		x.limitWriting() // for "100 Continue"; on HTTP/2 a limit would end requests that take long, and its answers have none before them
+	}
 	started := a.clock()
 	defer func() { a.finish(x, started, recover()) }()
 	if err := a.serve(x); err != nil {

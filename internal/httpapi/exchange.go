@@ -80,19 +80,26 @@ func (x *exchange) send(status int, contentType []string, body []byte) {
 	h := x.w.Header()
 	h["Content-Type"] = contentType
 	x.begin(status, h)
-	if len(body) > smallAnswer {
-		rc := http.NewResponseController(x.w)
-		_ = rc.SetWriteDeadline(x.api.clock().Add(patience)) // in process there is no such limit
-		defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
-	}
 	_, _ = x.w.Write(body) // whoever asked has gone; there is nobody to tell
 }
 
-// smallAnswer is what the kernel takes at once, so that no reader can keep us waiting.
-const smallAnswer = 4 << 10
+// limitWriting gives whoever reads the answer patience, counted from now. Nothing lifts the limit at the answer's end: net/http
+// flushes after the handler has returned, and even the smallest of pipelined answers waits once the kernel's buffers are
+// full. The next request of the connection begins with a limit of its own.
+func (x *exchange) limitWriting() {
+	if w, ok := x.w.(interface{ SetWriteDeadline(time.Time) error }); ok { // in process there is no such limit
+		_ = w.SetWriteDeadline(x.api.clock().Add(patience))
+	}
+}
 
-// begin sends the status line and the headers that every answer has.
+// begin sends the status line and the headers that every answer has. The body is done with: its place is free for the
+// next one, however slowly this answer is read.
 func (x *exchange) begin(status int, h http.Header) {
+	x.limitWriting()
+	if x.large {
+		x.body = wiped(x.body)
+		x.leavePlace()
+	}
 	h["Cache-Control"] = noStore
 	h["X-Content-Type-Options"] = noSniff
 	if x.caller.RequestID != "" && x.caller.Principal != nil {

@@ -77,6 +77,7 @@ func (m *Metrics) serve() func(*exchange) error {
 		x.w.Header()["Cache-Control"] = noStore
 		x.w.Header()["X-Content-Type-Options"] = noSniff
 		x.status = http.StatusOK
+		x.limitWriting()
 		h.ServeHTTP(x.w, x.r)
 		return nil
 	}

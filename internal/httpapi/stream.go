@@ -14,8 +14,8 @@ import (
 // streamFlush is the longest that a line waits in the buffer of a stream.
 const streamFlush = 100 * time.Millisecond
 
-// patience is how long a reader may take nothing of an answer before the connection is given up.
-const patience = time.Minute
+// patience is how long a reader may take for an answer, or for one write of a stream, before the connection is given up.
+const patience = 30 * time.Second
 
 // errDraining ends the streams of a server that stops.
 var errDraining = fault.New(api.CodeUnavailable, "the server is stopping").WithNext("ask again when it is back")
@@ -39,7 +39,6 @@ func (x *exchange) streamTo(f func(context.Context, *lineWriter) error) error {
 	ctx, cancel := context.WithCancelCause(x.r.Context())
 	defer cancel(nil)
 	defer context.AfterFunc(x.api.draining, func() { cancel(errDraining) })()
-	defer func() { _ = w.rc.SetWriteDeadline(time.Time{}) }() // the connection may serve another request
 	err := f(ctx, w)
 	if err == nil && context.Cause(ctx) == error(errDraining) {
 		err = errDraining // a follower takes the end of its context for the reader's wish
@@ -73,6 +72,9 @@ func (w *lineWriter) start() {
 // streamFlush, or at Flush.
 func (w *lineWriter) Write(b []byte) (int, error) {
 	w.start()
+	if len(b) > w.buf.Available() {
+		w.x.limitWriting() // some of it leaves now
+	}
 	n, err := w.buf.Write(b)
 	if now := w.x.api.clock(); err == nil && now.Sub(w.flushed) > streamFlush {
 		w.flushed = now
@@ -84,7 +86,7 @@ func (w *lineWriter) Write(b []byte) (int, error) {
 // Flush sends what was written so far. Whoever waits for the next event calls it first.
 func (w *lineWriter) Flush() error {
 	w.start()
-	_ = w.rc.SetWriteDeadline(w.x.api.clock().Add(patience))
+	w.x.limitWriting()
 	if err := w.buf.Flush(); err != nil {
 		return err
 	}

@@ -104,23 +104,75 @@ func TestDrainEndsStreams(t *testing.T) {
 	}
 }
 
-// A limit that was set for one answer doesn't outlive it: the connection serves the next request.
-func TestWriteLimitsEndWithTheAnswer(t *testing.T) {
+// Every answer, however small, has a limit for writing, and it stays when the handler has returned: net/http flushes after
+// that. The connection's next request begins with a limit of its own, so that no old one can run out under it.
+func TestWriteLimits(t *testing.T) {
 	r := newRig(t)
+	now := time.Now()
+	r.clock = func() time.Time { now = now.Add(time.Hour); return now }
 	w := &limitedWriter{ResponseRecorder: httptest.NewRecorder()}
 	r.fake.lines = func(w io.Writer, flush func() error) error {
 		_, _ = io.WriteString(w, "{}\n")
 		return flush()
 	}
-	for _, path := range []string{"/v1/audit/tail", "/openapi.json"} {
+	for _, path := range []string{"/healthz", "/v1/audit/tail", "/openapi.json", "/metrics", "/nowhere"} {
 		req := httptest.NewRequest("GET", path, nil)
 		req.Header.Set("Authorization", goodToken)
 		w.limits = nil
+		before := now
 		r.ServeHTTP(w, req)
-		if n := len(w.limits); n < 2 || w.limits[0].IsZero() || !w.limits[n-1].IsZero() {
+		if n := len(w.limits); n < 2 || w.limits[0].Sub(before) < patience {
 			t.Errorf("%s: %v", path, w.limits)
 		}
+		for i, limit := range w.limits {
+			if limit.IsZero() || i > 0 && limit.Before(w.limits[i-1]) {
+				t.Errorf("%s: %v", path, w.limits)
+			}
+		}
 	}
+}
+
+// Pipelined requests whose answers nobody reads don't hold a connection for ever, be the answers small or large. The
+// clock is long past, so that every limit has run out when it is set.
+func TestUnreadAnswersEndTheConnection(t *testing.T) {
+	r := newRig(t)
+	r.clock = func() time.Time { return time.Unix(1e9, 0) }
+	srv := httptest.NewServer(r)
+	defer srv.Close()
+	for _, path := range []string{"/healthz", "/openapi.json"} {
+		if res, err := http.Get(srv.URL + path); err == nil {
+			res.Body.Close()
+			t.Errorf("%s was answered without a limit", path)
+		}
+	}
+}
+
+// Whoever doesn't read his answer holds no place for a large body.
+func TestPlaceIsGivenBackBeforeTheAnswer(t *testing.T) {
+	r := newRig(t)
+	body := `{"items":[` + strings.Repeat(`{"plaintext":"aGk="},`, 900) + `{"plaintext":"aGk="}]}`
+	if len(body) <= smallBody {
+		t.Fatal("the body is too small for the test")
+	}
+	req := httptest.NewRequest("POST", "/v1/keys/phi/encrypt/batch", strings.NewReader(body))
+	req.Header.Set("Authorization", goodToken)
+	w := &placesWriter{ResponseRecorder: httptest.NewRecorder(), api: r.API, held: -1}
+	r.ServeHTTP(w, req)
+	if w.held != 0 || len(r.places) != 0 {
+		t.Errorf("%d places held while answering (%d), %d after it", w.held, w.Code, len(r.places))
+	}
+}
+
+// placesWriter notes the places that are held when the answer begins.
+type placesWriter struct {
+	*httptest.ResponseRecorder
+	api  *API
+	held int
+}
+
+func (w *placesWriter) WriteHeader(status int) {
+	w.held = len(w.api.places)
+	w.ResponseRecorder.WriteHeader(status)
 }
 
 // limitedWriter notes the limits for writing.

@@ -20,12 +20,13 @@ import (
 )
 
 // The limits of every listener. A connection that is slow with its header is closed by headerTime; one that is slow with
-// its body by readTime; one that says nothing by idleTime. How slowly an answer may be taken is httpapi's business,
-// because streams are answers too.
+// its body by readTime; one that says nothing by idleTime; one of HTTP/2 that takes nothing at all by writeTime. How
+// slowly a single answer may be taken is httpapi's business, because streams are answers too.
 const (
 	headerTime   = 5 * time.Second
 	readTime     = 30 * time.Second
 	idleTime     = 2 * time.Minute
+	writeTime    = 30 * time.Second
 	headerBytes  = 16 << 10
 	h2Streams    = 100
 	h2Frame      = 64 << 10
@@ -120,7 +121,7 @@ func httpServer(h http.Handler, tlsConfig *tls.Config, log *slog.Logger) *http.S
 		ReadTimeout:       readTime,
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    headerBytes,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: h2Streams, MaxReadFrameSize: h2Frame},
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: h2Streams, MaxReadFrameSize: h2Frame, WriteByteTimeout: writeTime},
 		ConnContext:       peer.ConnContext,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
