@@ -80,13 +80,14 @@ func newHouse(t testing.TB, o options) *house {
 		clock: &clock{now: time.Date(2026, 1, 15, 10, 30, 45, 0, time.UTC)},
 	}
 	h.url = o.url
-	h.st = h.openStore()
-	h.initialise()
+	attested := h.openStore()
+	h.st = attested
+	h.initialise(attested)
 	h.build(o)
 	return h
 }
 
-func (h *house) openStore() store.Store {
+func (h *house) openStore() *Attested {
 	h.t.Helper()
 	var st store.Store
 	var err error
@@ -97,7 +98,7 @@ func (h *house) openStore() store.Store {
 	}
 	h.must(err)
 	h.t.Cleanup(func() { _ = st.Close() })
-	return st
+	return Attest(st)
 }
 
 func (h *house) must(err error) {
@@ -118,10 +119,11 @@ func masterKey(t testing.TB, name string) keyring.MasterKey {
 }
 
 // initialise makes the key-encryption keys and the log's keys, as init does.
-func (h *house) initialise() {
+func (h *house) initialise(attested *Attested) {
 	h.t.Helper()
 	ctx := context.Background()
 	h.ring = keyring.New(h.st.ID(), []keyring.MasterKey{masterKey(h.t, "first")}, Directory{h.st})
+	attested.Under(h.ring)
 	keks, err := h.ring.NewKEKs(ctx, keys.KEKPurposes())
 	h.must(err)
 	_, public := h.signer()
@@ -204,7 +206,10 @@ type masterConfig struct {
 	opened int
 	saved  []string
 	err    error
+	fixed  error // the list comes from elsewhere
 }
+
+func (m *masterConfig) Editable() error { return m.fixed }
 
 func (m *masterConfig) Open(_ context.Context, url string) (keyring.MasterKey, error) {
 	m.opened++

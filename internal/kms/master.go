@@ -67,8 +67,8 @@ func (s *Service) masterViews(ctx context.Context) []api.MasterKey {
 // AddMaster wraps every key-encryption key under one more master key, and writes it into the configuration as the last.
 func (s *Service) AddMaster(ctx context.Context, c *access.Caller, in api.MasterKeyRequest) (api.MasterRotation, error) {
 	return s.changeMasters(ctx, c, "master_added", func(ctx context.Context, now []keyring.MasterKey) ([]keyring.MasterKey, string, error) {
-		if s.cfg.Masters == nil {
-			return nil, "", errFixedMasters
+		if err := s.mastersEditable(); err != nil {
+			return nil, in.URL, err
 		}
 		added, err := s.cfg.Masters.Open(ctx, in.URL)
 		if err != nil {
@@ -87,8 +87,8 @@ func (s *Service) AddMaster(ctx context.Context, c *access.Caller, in api.Master
 // RemoveMaster takes a master key out: nothing stays wrapped under it. The last one stays.
 func (s *Service) RemoveMaster(ctx context.Context, c *access.Caller, in api.MasterKeyRequest) (api.MasterRotation, error) {
 	return s.changeMasters(ctx, c, "master_removed", func(_ context.Context, now []keyring.MasterKey) ([]keyring.MasterKey, string, error) {
-		if s.cfg.Masters == nil {
-			return nil, "", errFixedMasters
+		if err := s.mastersEditable(); err != nil {
+			return nil, in.URL, err
 		}
 		i := slices.IndexFunc(now, func(m keyring.MasterKey) bool { return m.URL() == in.URL })
 		switch {
@@ -101,6 +101,15 @@ func (s *Service) RemoveMaster(ctx context.Context, c *access.Caller, in api.Mas
 		}
 		return slices.Delete(slices.Clone(now), i, i+1), in.URL, nil
 	})
+}
+
+// mastersEditable says whether the list of master keys can be changed here at all, before anything is wrapped anew: a
+// store that is changed while its configuration can't follow opens only after somebody edited that by hand.
+func (s *Service) mastersEditable() error {
+	if s.cfg.Masters == nil {
+		return errFixedMasters
+	}
+	return s.cfg.Masters.Editable()
 }
 
 var errFixedMasters = fault.New(api.CodeWrongState, "the list of master keys can't be changed here").

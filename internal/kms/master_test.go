@@ -7,6 +7,7 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/keyring"
 	"github.com/keyturn/keyturn/internal/keys"
 )
@@ -172,4 +173,25 @@ func TestMastersAreListed(t *testing.T) {
 	}
 	_, err = h.svc.Masters(t.Context(), as(access.RoleApplication))
 	wants(t, err, api.CodeDenied)
+}
+
+// A list of master keys that comes from the environment is refused before anything is wrapped anew: otherwise the store
+// would no longer open with the list that is configured.
+func TestMasterListFromElsewhereIsRefusedFirst(t *testing.T) {
+	h := newHouse(t, options{})
+	h.create(api.CreateKeyRequest{Name: "phi"})
+	_, err := h.svc.AddMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "file:///second"})
+	h.must(err)
+	h.config.fixed = fault.New(api.CodeConflict, "the list comes from the environment").WithField("masterKeys")
+	_, err = h.svc.RemoveMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "file:///first"})
+	wants(t, err, api.CodeConflict, "masterKeys")
+	h.must(h.opensWith("first"))
+	_, err = h.svc.RemoveMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "file:///second"})
+	wants(t, err, api.CodeConflict, "masterKeys")
+	_, err = h.svc.AddMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "file:///third"})
+	wants(t, err, api.CodeConflict, "masterKeys")
+	h.must(h.opensWith("second"))
+	if strings.Join(h.config.saved, " ") != "file:///first file:///second" {
+		t.Errorf("saved %v", h.config.saved)
+	}
 }

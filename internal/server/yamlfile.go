@@ -71,7 +71,7 @@ func (m masterConfig) Open(ctx context.Context, url string) (keyring.MasterKey, 
 
 // Save writes the list of master keys into keyturn.yaml. It refuses when the file isn't where the list comes from.
 func (m masterConfig) Save(_ context.Context, urls []string) error {
-	if err := m.overridden(); err != nil {
+	if err := m.Editable(); err != nil {
 		return err
 	}
 	path := filepath.Join(m.dir, ConfigFile)
@@ -86,7 +86,8 @@ func (m masterConfig) Save(_ context.Context, urls []string) error {
 	return writeFile(path, edited)
 }
 
-func (m masterConfig) overridden() error {
+// Editable refuses when the list comes from the environment or a flag: the file would not be read.
+func (m masterConfig) Editable() error {
 	_, flag := m.set["masterKeys"]
 	if !flag && !envSets(m.environ, "MASTER_KEYS") {
 		return nil
