@@ -5,8 +5,11 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/audit"
@@ -16,7 +19,8 @@ import (
 // anchorFile is the checkpoint file outside of the store: a line for each checkpoint, appended and fsynced. A crash may
 // leave a last line without its end; it is cut away before the next one is written. Its owner is the checkpointer.
 type anchorFile struct {
-	path   string // empty = no file
+	path   string     // empty = no file
+	key    *audit.Key // whose checkpoints it holds; set by open
 	f      handle
 	size   int64 // up to the last whole line
 	broken bool  // an fsync failed
@@ -39,17 +43,22 @@ const (
 	thinEvery = 64   // of the others, one in so many stays
 )
 
-// open opens or makes the file, and cuts a torn end away.
-func (a *anchorFile) open() error {
+// open opens or makes the file, and cuts a torn end away; but only once the file is known to be ours. A path that names
+// somebody else's file by mistake is refused, and the file stays as it is.
+func (a *anchorFile) open(key *audit.Key) error {
 	if a.f != nil || a.path == "" {
 		return nil
 	}
-	if err := thin(a.path); err != nil {
+	f, err := openPlain(a.path, os.O_RDWR|os.O_CREATE)
+	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(a.path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return fault.Wrap(api.CodeUnavailable, err, "opening the checkpoint file").WithNext("see that " + a.path + " can be written")
+	if err := mustBeOurs(f, key); err != nil {
+		_ = f.Close()
+		return fault.Wrap("", err, "opening "+a.path).WithNext(elsewhere)
+	}
+	if f, err = thin(a.path, f); err != nil {
+		return err
 	}
 	size, err := wholeLines(f)
 	if err == nil {
@@ -62,7 +71,46 @@ func (a *anchorFile) open() error {
 		_ = f.Close()
 		return fault.Wrap(api.CodeUnavailable, err, "opening the checkpoint file")
 	}
-	a.f, a.size = f, size
+	a.f, a.size, a.key = f, size, key
+	return nil
+}
+
+const elsewhere = "if the file belongs to another store, move it away; if it is no checkpoint file, name another one in audit.checkpointFile"
+
+// openPlain opens a checkpoint file. Symbolic links are not followed, and whatever is no plain file is refused: the path
+// may lie where others can write.
+func openPlain(path string, flag int) (*os.File, error) {
+	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, fault.Wrap(api.CodeUnavailable, err, "opening the checkpoint file").WithNext("see that " + path + " is a plain file, no symbolic link, and can be written")
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		_ = f.Close()
+		return nil, fault.New(api.CodeInvalid, "opening the checkpoint file: it is not a plain file").WithField("audit.checkpointFile").WithNext("name another one")
+	}
+	return f, nil
+}
+
+// mustBeOurs looks at the first line: a checkpoint of the key's log, or, where a crash tore the very first one, what may
+// be the beginning of one.
+func mustBeOurs(f *os.File, key *audit.Key) error {
+	head, err := io.ReadAll(io.NewSectionReader(f, 0, audit.MaxLine))
+	if err != nil {
+		return fault.Wrap(api.CodeUnavailable, err, "reading the checkpoint file")
+	}
+	end := bytes.IndexByte(head, '\n')
+	if end >= 0 {
+		_, err := audit.ReadCheckpoints(bytes.NewReader(head[:end+1]), key)
+		return err
+	}
+	begins := bytes.TrimSuffix(audit.AppendCheckpointLine(nil, ""), []byte(`"}`))
+	n := min(len(head), len(begins))
+	if len(head) == audit.MaxLine || !bytes.Equal(head[:n], begins[:n]) {
+		return fault.New(api.CodeIntegrity, "reading the checkpoint file: line 1 is not a checkpoint")
+	}
 	return nil
 }
 
@@ -72,7 +120,7 @@ func (a *anchorFile) append(note string) error {
 	if a.path == "" {
 		return nil
 	}
-	if err := a.open(); err != nil {
+	if err := a.open(a.key); err != nil {
 		return err
 	}
 	line := append(audit.AppendCheckpointLine(nil, note), '\n')
@@ -90,7 +138,7 @@ func (a *anchorFile) append(note string) error {
 
 // newest reads the last checkpoint of the file; the zero Checkpoint when there is none.
 func (a *anchorFile) newest(key *audit.Key) (audit.Checkpoint, error) {
-	if err := a.open(); err != nil || a.f == nil {
+	if err := a.open(key); err != nil || a.f == nil {
 		return audit.Checkpoint{}, err
 	}
 	from := max(0, a.size-audit.MaxLine)
@@ -105,8 +153,7 @@ func (a *anchorFile) newest(key *audit.Key) (audit.Checkpoint, error) {
 	}
 	found, err := audit.ReadCheckpoints(bytes.NewReader(tail), key)
 	if err != nil {
-		return audit.Checkpoint{}, fault.Wrap("", err, "reading the last checkpoint of "+a.path).
-			WithNext("if the file belongs to another store, move it away")
+		return audit.Checkpoint{}, fault.Wrap("", err, "reading the last checkpoint of "+a.path).WithNext(elsewhere)
 	}
 	return found[len(found)-1], nil
 }
@@ -116,12 +163,12 @@ func (a *anchorFile) all(key *audit.Key) ([]audit.Checkpoint, error) {
 	if a.path == "" {
 		return nil, nil
 	}
-	f, err := os.Open(a.path)
+	f, err := openPlain(a.path, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fault.Wrap(api.CodeUnavailable, err, "opening the checkpoint file")
+		return nil, err
 	}
 	defer f.Close() //nolint:errcheck // only read
 	return audit.ReadCheckpoints(f, key)
@@ -150,16 +197,17 @@ func wholeLines(f *os.File) (int64, error) {
 	return from + int64(bytes.LastIndexByte(tail, '\n')) + 1, err
 }
 
-// thin rewrites a file that has become large with fewer checkpoints. The new file is complete and on disk before it takes
-// the old one's name: a crash leaves one or the other.
-func thin(path string) error {
-	info, err := os.Stat(path)
-	if err != nil || info.Size() <= thinAbove {
-		return nil // not there, or small; opening it says what is wrong
+// thin rewrites a file that has become large with fewer checkpoints, and gives the file to go on with. The new file is
+// complete and on disk before it takes the old one's name: a crash leaves one or the other. The first line always stays.
+func thin(path string, f *os.File) (*os.File, error) {
+	info, err := f.Stat()
+	if err == nil && info.Size() <= thinAbove {
+		return f, nil
 	}
-	old, err := os.ReadFile(path)
+	defer f.Close() //nolint:errcheck // only read
+	old, err := io.ReadAll(io.NewSectionReader(f, 0, math.MaxInt64))
 	if err != nil {
-		return fault.Wrap(api.CodeUnavailable, err, "reading the checkpoint file")
+		return nil, fault.Wrap(api.CodeUnavailable, err, "reading the checkpoint file")
 	}
 	lines := bytes.SplitAfter(old, []byte("\n"))
 	var out []byte
@@ -169,14 +217,14 @@ func thin(path string) error {
 		}
 	}
 	if err := replaceFile(path, out); err != nil {
-		return fault.Wrap(api.CodeUnavailable, err, "thinning the checkpoint file")
+		return nil, fault.Wrap(api.CodeUnavailable, err, "thinning the checkpoint file")
 	}
-	return nil
+	return openPlain(path, os.O_RDWR)
 }
 
 func replaceFile(path string, content []byte) error {
 	next := path + ".new"
-	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/fault"
@@ -153,6 +155,7 @@ func TestCheckpointFileAfterACrash(t *testing.T) {
 		"the last was not there": lines[0] + lines[1],
 		"the last was torn":      lines[0] + lines[1] + lines[2][:100],
 		"nothing":                "",
+		"the first was torn":     lines[0][:100],
 	} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -174,6 +177,8 @@ func TestCheckpointFileAfterACrash(t *testing.T) {
 	for name, content := range map[string]string{
 		"another store's":       string(audit.AppendCheckpointLine(nil, foreign.Note)) + "\n",
 		"something else":        "hello\n",
+		"without an end":        "hello\nprecious, and not yet saved with a newline",
+		"one line without end":  "precious",
 		"with something behind": string(whole) + "x\n",
 		"a newer one than ours": string(whole) + newer(t, st, 4),
 		"another one instead":   lines[0] + lines[1] + newer(t, st, 3),
@@ -188,6 +193,32 @@ func TestCheckpointFileAfterACrash(t *testing.T) {
 		if err := use(again, "x"); fault.CodeOf(err) != api.CodeUnavailable {
 			t.Errorf("%s: a gate that did not start answers: %v", name, err)
 		}
+		if after, err := os.ReadFile(path); err != nil || string(after) != content {
+			t.Errorf("%s: the file was changed (%v)", name, err)
+		}
+	}
+}
+
+// A symbolic link, a directory and a pipe are no checkpoint files, whatever they lead to.
+func TestCheckpointFileMustBePlain(t *testing.T) {
+	st := sqliteStore(t)()
+	dir := t.TempDir()
+	target := filepath.Join(dir, "target")
+	for name, make := range map[string]func(path string) error{
+		"link":      func(path string) error { return os.Symlink(target, path) },
+		"directory": func(path string) error { return os.Mkdir(path, 0o700) },
+		"pipe":      func(path string) error { return unix.Mkfifo(path, 0o600) },
+	} {
+		path := filepath.Join(dir, name)
+		if err := make(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := build(t, st, Config{CheckpointFile: path}).Start(t.Context()); err == nil || fault.NextOf(err) == "" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := os.Lstat(target); err == nil {
+		t.Error("a link was followed")
 	}
 }
 
