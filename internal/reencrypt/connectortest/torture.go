@@ -65,7 +65,7 @@ type ordeal struct {
 func (o *ordeal) endure(kind reencrypt.Kind, calm func()) reencrypt.Counts {
 	o.Helper()
 	var r Run
-	calmed := false
+	calmed, before := false, int64(0) // before: conflicts of a run that ended too early
 	for attempt := 0; ; attempt++ {
 		if !calmed && r.State.Pass > 1 {
 			calm()
@@ -86,7 +86,13 @@ func (o *ordeal) endure(kind reencrypt.Kind, calm func()) reencrypt.Counts {
 		cancel()
 		uncut()
 		switch {
+		case done && err == nil && !calmed:
+			// It ended in its first walk, with a count that found nothing; what the application puts back after that count is
+			// for another run.
+			calm()
+			calmed, before, r.State = true, before+r.State.Counts.Conflicts, reencrypt.State{}
 		case done && err == nil:
+			r.State.Counts.Conflicts += before
 			return r.State.Counts
 		case errors.Is(err, context.Canceled), fault.CodeOf(err) == api.CodeUnavailable, fault.CodeOf(err) == api.CodeBusy:
 			o.abandoned++
