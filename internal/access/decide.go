@@ -17,7 +17,8 @@ type Principal struct {
 	Allow    []Action // actions beyond the role, within the same scope
 	Disabled bool
 	Created  time.Time
-	Revision int64 // of the stored row, for optimistic updates
+	Revision int64  // of the stored row, for optimistic updates
+	MAC      string // of the stored row, made and checked by package kms
 }
 
 // Caller is a principal in one request.

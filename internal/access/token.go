@@ -22,6 +22,7 @@ type Token struct {
 	Created     time.Time
 	Expires     time.Time // zero: never
 	Revoked     time.Time // zero: not revoked
+	MAC         string    // of the stored row, made and checked by package kms
 }
 
 // Usable says whether the token may be used at this time. A token is dead at its expiry, not a moment after it.

@@ -21,6 +21,7 @@ type Key struct {
 	SuspendedDecrypts bool // whether suspended versions still open what they sealed
 	Created           time.Time
 	Revision          int64     // of the stored row, for optimistic updates
+	MAC               string    // of the stored row and its versions, made and checked by package kms
 	Versions          []Version // ascending and dense from 1
 }
 
@@ -110,6 +111,18 @@ func (k Key) Clone() Key {
 	return k
 }
 
+// Whole is an error of code integrity when the versions aren't numbered from 1 without a gap, as no key is that keyturn
+// wrote.
+func (k Key) Whole() error {
+	for i, v := range k.Versions {
+		if uint64(v.Number) != uint64(i)+1 {
+			return fault.Newf(api.CodeIntegrity, "reading key %s: version %d is missing", k.Name, i+1).
+				WithNext("restore the key's rows from a backup")
+		}
+	}
+	return nil
+}
+
 // Active is the version that protects new data. False means that the key is disabled or suspended, or has no version.
 func (k Key) Active() (Version, bool) {
 	// The active version is nearly always the newest.
@@ -131,7 +144,7 @@ func (k Key) Version(n uint32) (Version, bool) {
 
 // at points into Versions; numbers are dense from 1, so the place is known.
 func (k Key) at(n uint32) *Version {
-	if n == 0 || uint64(n) > uint64(len(k.Versions)) {
+	if n == 0 || uint64(n) > uint64(len(k.Versions)) || k.Versions[n-1].Number != n {
 		return nil
 	}
 	return &k.Versions[n-1]

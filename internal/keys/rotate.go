@@ -15,6 +15,9 @@ import (
 // The new version has no material yet: the caller fills it (keyring.Fill) and binds the deactivated one anew before the
 // key is stored. Returns the transitions in order. After an error the key is unchanged.
 func (k *Key) Rotate(now time.Time, actor, reason string, ifVersion uint32) ([]Transition, error) {
+	if err := k.Whole(); err != nil {
+		return nil, err
+	}
 	old, hadActive := k.Active()
 	switch {
 	case ifVersion != 0 && (!hadActive || old.Number != ifVersion):

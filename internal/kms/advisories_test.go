@@ -86,7 +86,7 @@ func TestAdvisory_CVE_2026_42186_destroy(t *testing.T) {
 	storetest.Sweep(t, func(t *testing.T, p *storetest.Plan) {
 		h := newHouse(t, options{})
 		text := destroyable(h)
-		faulty := storetest.Faulty(h.st, p)
+		faulty := storetest.Faulty(h.raw(), p)
 		h.must(h.gate.Close(t.Context()))
 		broken := h.over(faulty)
 		_, scheduled := broken.Destroy(t.Context(), owner(), "phi", api.VersionStateRequest{Version: 1, WaitDays: 7})
@@ -108,7 +108,7 @@ func TestAdvisory_CVE_2026_42186_destroy(t *testing.T) {
 		}
 
 		// Somebody sound comes after the failure and does it again.
-		again := h.over(h.st)
+		again := h.over(h.raw())
 		h.must(again.Start(t.Context()))
 		if v.State == keys.Deactivated {
 			_, err := again.Destroy(t.Context(), owner(), "phi", api.VersionStateRequest{Version: 1, WaitDays: 7})
@@ -148,7 +148,11 @@ func TestAdvisory_CVE_2021_42135_methods(t *testing.T) {
 		text := h.encrypt("phi", "x", nil)
 		for _, role := range access.Roles() {
 			denied := fault.CodeOf(verbs(h, text)[verb](as(role.Name), "phi")) == api.CodeDenied
-			if want := !slices.Contains(role.Actions, action); denied != want {
+			want := !slices.Contains(role.Actions, action)
+			if verb == "import" { // into a key that exists: only for who may use that key too
+				want = want || !slices.Contains(role.Actions, access.KeyEncrypt) || !slices.Contains(role.Actions, access.KeyDecrypt)
+			}
+			if denied != want {
 				t.Errorf("%s by %s: denied %v, want %v", verb, role.Name, denied, want)
 			}
 		}

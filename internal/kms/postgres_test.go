@@ -23,6 +23,7 @@ func (h *house) node(name string) *Service {
 	h.must(g.Start(context.Background()))
 	cfg := h.svc.cfg
 	cfg.Gate, cfg.Store, cfg.Ring = g, st, keyring.New(st.ID(), []keyring.MasterKey{masterKey(h.t, "first")}, Directory{st})
+	st.Under(cfg.Ring)
 	h.must(cfg.Ring.Open(context.Background()))
 	svc := New(cfg)
 	h.t.Cleanup(func() { _ = svc.Close(context.Background()); _ = g.Close(context.Background()) })

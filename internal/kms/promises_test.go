@@ -145,7 +145,7 @@ func TestP2DenialsAreRecorded(t *testing.T) {
 func TestP1EveryStoreFailure(t *testing.T) {
 	storetest.Sweep(t, func(t *testing.T, p *storetest.Plan) {
 		h := newHouse(t, options{})
-		faulty := storetest.Faulty(h.st, p)
+		faulty := storetest.Faulty(h.raw(), p)
 		h.must(h.gate.Close(t.Context()))
 		broken := h.over(faulty)
 		acked := map[string]string{}
@@ -176,15 +176,20 @@ func TestP1EveryStoreFailure(t *testing.T) {
 	})
 }
 
+// raw is the store as whoever writes to the database himself sees it.
+func (h *house) raw() store.Store { return h.st.(*Attested).Store }
+
 // over is a service over another handle on the same store, with a gate of its own.
-func (h *house) over(st store.Store) *Service {
+func (h *house) over(raw store.Store) *Service {
 	h.t.Helper()
+	st := Attest(raw)
 	signer, key := h.signer()
 	g, err := gate.New(gate.Config{Node: "n", Clock: h.clock.Now, Key: key, CheckpointEvery: -1}, st, signer)
 	h.must(err)
 	cfg := h.svc.cfg
 	cfg.Gate, cfg.Store = g, st
 	cfg.Ring = keyring.New(h.st.ID(), []keyring.MasterKey{masterKey(h.t, "first")}, Directory{st})
+	st.Under(cfg.Ring)
 	svc := New(cfg)
 	ctx := context.Background()
 	for range 2 { // the failure may hit the start; then it is past

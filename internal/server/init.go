@@ -203,8 +203,10 @@ func (i *initialiser) administrator(ctx context.Context, st store.Store) (err er
 	if err != nil {
 		return err
 	}
-	directory := kms.Directory{Store: st}
+	attested := kms.Attest(st)
+	directory := kms.Directory{Store: attested}
 	ring := keyring.New(st.ID(), masters, directory)
+	attested.Under(ring)
 	defer ring.Close()
 	if err := ring.Open(ctx); err != nil {
 		return err
@@ -212,7 +214,7 @@ func (i *initialiser) administrator(ctx context.Context, st store.Store) (err er
 	if _, err := directory.LocalAdministrator(ctx); fault.CodeOf(err) != api.CodeNotFound {
 		return err
 	}
-	g, _, err := openGate(ctx, gateSetup{dir: i.dir, cfg: i.cfg}, st, ring)
+	g, _, err := openGate(ctx, gateSetup{dir: i.dir, cfg: i.cfg}, attested, ring)
 	if err != nil {
 		return err
 	}
@@ -221,7 +223,7 @@ func (i *initialiser) administrator(ctx context.Context, st store.Store) (err er
 	}
 	defer func() { err = errors.Join(err, g.Close(ctx)) }()
 	// The token that comes with it is not shown: who needs one asks for it, and this one ends then.
-	_, err = kms.New(kms.Config{Gate: g, Ring: ring, Store: st, Clock: time.Now}).Bootstrap(ctx, Administrator)
+	_, err = kms.New(kms.Config{Gate: g, Ring: ring, Store: attested, Clock: time.Now}).Bootstrap(ctx, Administrator)
 	return err
 }
 

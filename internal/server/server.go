@@ -69,7 +69,7 @@ type Server struct {
 
 	// The rooms, in the order in which they were opened; Close goes backwards.
 	lock     *dirLock
-	store    store.Store
+	store    *kms.Attested
 	ring     *keyring.Ring
 	gate     *gate.Gate
 	auditKey string // the log's public key
@@ -157,8 +157,12 @@ func (s *Server) openStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.store, err = open(ctx, s.dir, s.cfg.Store)
-	return err
+	st, err := open(ctx, s.dir, s.cfg.Store)
+	if err != nil {
+		return err
+	}
+	s.store = kms.Attest(st)
+	return nil
 }
 
 func (s *Server) openKeys(ctx context.Context) error {
@@ -167,6 +171,7 @@ func (s *Server) openKeys(ctx context.Context) error {
 		return err
 	}
 	s.ring = keyring.New(s.store.ID(), masters, kms.Directory{Store: s.store})
+	s.store.Under(s.ring)
 	if err := s.ring.Open(ctx); err != nil {
 		return err
 	}

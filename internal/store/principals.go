@@ -9,11 +9,11 @@ import (
 	"github.com/keyturn/keyturn/internal/fault"
 )
 
-const principalColumns = `id, name, role, scope, allow, disabled, created, revision`
+const principalColumns = `id, name, role, scope, allow, disabled, created, revision, mac`
 
 func readPrincipal(row scanner) (p access.Principal, err error) {
 	var scope, allow string
-	if err := row.Scan(&p.ID, &p.Name, &p.Role, &scope, &allow, &p.Disabled, into{&p.Created}, &p.Revision); err != nil {
+	if err := row.Scan(&p.ID, &p.Name, &p.Role, &scope, &allow, &p.Disabled, into{&p.Created}, &p.Revision, &p.MAC); err != nil {
 		return p, err
 	}
 	if err := parseList(scope, &p.Scope); err != nil {
@@ -56,8 +56,8 @@ func (t *txn) CreatePrincipal(ctx context.Context, p access.Principal) error {
 		return err
 	}
 	return t.mustChange(ctx, taken("principal"), "creating a principal",
-		`INSERT INTO principals (`+principalColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, 1) ON CONFLICT DO NOTHING`,
-		p.ID, p.Name, p.Role, scope, allow, p.Disabled, p.Created)
+		`INSERT INTO principals (`+principalColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8) ON CONFLICT DO NOTHING`,
+		p.ID, p.Name, p.Role, scope, allow, p.Disabled, p.Created, p.MAC)
 }
 
 // PrincipalByID implements access.Tx.
@@ -91,22 +91,23 @@ func (t *txn) UpdatePrincipal(ctx context.Context, p access.Principal) error {
 		return err
 	}
 	return t.mustChange(ctx, stale("principal"), "changing a principal",
-		`UPDATE principals SET name = $3, role = $4, scope = $5, allow = $6, disabled = $7, revision = revision + 1
-		WHERE id = $1 AND revision = $2`, p.ID, p.Revision, p.Name, p.Role, scope, allow, p.Disabled)
+		`UPDATE principals SET name = $3, role = $4, scope = $5, allow = $6, disabled = $7, mac = $8,
+			revision = revision + 1
+		WHERE id = $1 AND revision = $2`, p.ID, p.Revision, p.Name, p.Role, scope, allow, p.Disabled, p.MAC)
 }
 
-const tokenColumns = `id, principal_id, hash, created, expires, revoked`
+const tokenColumns = `id, principal_id, hash, created, expires, revoked, mac`
 
 func readToken(row scanner) (k access.Token, err error) {
-	return k, row.Scan(&k.ID, &k.PrincipalID, fixed{k.Hash[:]}, into{&k.Created}, into{&k.Expires}, into{&k.Revoked})
+	return k, row.Scan(&k.ID, &k.PrincipalID, fixed{k.Hash[:]}, into{&k.Created}, into{&k.Expires}, into{&k.Revoked}, &k.MAC)
 }
 
 // PutToken implements access.Tx.
 func (t *txn) PutToken(ctx context.Context, k access.Token) error {
 	return t.mustChange(ctx, notFound("principal"), "storing a token",
-		`INSERT INTO tokens (`+tokenColumns+`) SELECT $1, p.id, $3, $4, $5, $6 FROM principals p WHERE p.id = $2
-		ON CONFLICT (id) DO UPDATE SET expires = excluded.expires, revoked = excluded.revoked`,
-		k.ID, k.PrincipalID, k.Hash[:], k.Created, k.Expires, k.Revoked)
+		`INSERT INTO tokens (`+tokenColumns+`) SELECT $1, p.id, $3, $4, $5, $6, $7 FROM principals p WHERE p.id = $2
+		ON CONFLICT (id) DO UPDATE SET expires = excluded.expires, revoked = excluded.revoked, mac = excluded.mac`,
+		k.ID, k.PrincipalID, k.Hash[:], k.Created, k.Expires, k.Revoked, k.MAC)
 }
 
 // TokenByID implements access.Tx.

@@ -23,7 +23,7 @@ func wantEqual[T any](t *testing.T, what string, got, want T) {
 func testPrincipals(t *testing.T, o Opener) {
 	st := open(t, o)
 	ctx := t.Context()
-	ann := access.Principal{ID: "p1", Name: "ann", Role: access.RoleOwner, Scope: []string{"*"}, Created: epoch}
+	ann := access.Principal{ID: "p1", Name: "ann", Role: access.RoleOwner, Scope: []string{"*"}, Created: epoch, MAC: "mac of ann"}
 	bob := access.Principal{ID: "p2", Name: "bob", Role: access.RoleApplication, Scope: []string{"key/a", `key/"b"`},
 		Allow: []access.Action{access.KeyExport}, Disabled: true, Created: at(1)}
 	nobody := access.Principal{ID: "p3", Name: "Ann", Role: access.RoleAuditor, Created: at(2)}
@@ -39,7 +39,7 @@ func testPrincipals(t *testing.T, o Opener) {
 	})
 	ann.Revision, bob.Revision, nobody.Revision = 1, 1, 1
 	changed := bob
-	changed.Disabled, changed.Scope, changed.Allow = false, nil, nil
+	changed.Disabled, changed.Scope, changed.Allow, changed.MAC = false, nil, nil, "mac of bob"
 	change(t, st, func(tx store.Tx) error { return tx.UpdatePrincipal(ctx, changed) })
 	refused(t, st, api.CodeConflict, "a stale revision", func(tx store.Tx) error { return tx.UpdatePrincipal(ctx, bob) })
 	changed.Revision++
@@ -66,7 +66,7 @@ func testPrincipals(t *testing.T, o Opener) {
 
 func tokens(t *testing.T, st store.Store) {
 	ctx := t.Context()
-	old := access.Token{ID: "t1", PrincipalID: "p1", Hash: [32]byte{1, 0, 31: 9}, Created: at(1), Expires: at(100)}
+	old := access.Token{ID: "t1", PrincipalID: "p1", Hash: [32]byte{1, 0, 31: 9}, Created: at(1), Expires: at(100), MAC: "mac 1"}
 	young := access.Token{ID: "t0", PrincipalID: "p1", Created: at(2)}
 	change(t, st, func(tx store.Tx) error {
 		if err := tx.PutToken(ctx, old); err != nil {
@@ -77,9 +77,9 @@ func tokens(t *testing.T, st store.Store) {
 	// Of a token that is there only its end may change: not its holder, not its hash.
 	bent := old
 	bent.PrincipalID, bent.Hash, bent.Created = "p2", [32]byte{7}, at(9)
-	bent.Revoked, bent.Expires = at(50), at(60)
+	bent.Revoked, bent.Expires, bent.MAC = at(50), at(60), "mac 2"
 	change(t, st, func(tx store.Tx) error { return tx.PutToken(ctx, bent) })
-	old.Revoked, old.Expires = bent.Revoked, bent.Expires
+	old.Revoked, old.Expires, old.MAC = bent.Revoked, bent.Expires, bent.MAC
 
 	view(t, st, func(tx store.Tx) error {
 		one, err := tx.TokenByID(ctx, "t1")

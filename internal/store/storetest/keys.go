@@ -17,7 +17,7 @@ func testKeys(t *testing.T, o Opener) {
 	ctx := t.Context()
 	k := newKey(t, "phi", 2)
 	k.Cryptoperiod = keys.Cryptoperiod{Period: 90 * 24 * time.Hour, Warn: time.Hour, MaxOperations: 1 << 62, MaxBytes: 7}
-	k.SuspendedDecrypts = true
+	k.SuspendedDecrypts, k.MAC = true, "mac of phi"
 	change(t, st, func(tx store.Tx) error { return tx.CreateKey(ctx, k) })
 	k.Revision = 1
 
@@ -64,7 +64,7 @@ func revisions(t *testing.T, st store.Store, k keys.Key) {
 	first, second := k.Clone(), k.Clone()
 	rotate(t, &first, 5)
 	rotate(t, &second, 6)
-	first.Cryptoperiod.Period = 0
+	first.Cryptoperiod.Period, first.MAC = 0, "mac of phi, rotated"
 	change(t, st, func(tx store.Tx) error { return tx.UpdateKey(ctx, first) })
 	refused(t, st, api.CodeConflict, "a stale revision", func(tx store.Tx) error { return tx.UpdateKey(ctx, second) })
 	gone := newKey(t, "gone", 1)

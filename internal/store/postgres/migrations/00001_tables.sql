@@ -19,7 +19,8 @@ CREATE TABLE keys (
 	max_bytes          BIGINT NOT NULL,
 	suspended_decrypts BOOLEAN NOT NULL,
 	created            BIGINT NOT NULL,
-	revision           BIGINT NOT NULL
+	revision           BIGINT NOT NULL,
+	mac                TEXT COLLATE "C" NOT NULL -- over the row and what belongs to it, see package kms
 );
 
 CREATE TABLE key_versions (
@@ -87,7 +88,8 @@ CREATE TABLE principals (
 	allow    TEXT COLLATE "C" NOT NULL, -- JSON list
 	disabled BOOLEAN NOT NULL,
 	created  BIGINT NOT NULL,
-	revision BIGINT NOT NULL
+	revision BIGINT NOT NULL,
+	mac      TEXT COLLATE "C" NOT NULL -- over the row and what belongs to it, see package kms
 );
 
 CREATE TABLE tokens (
@@ -96,7 +98,8 @@ CREATE TABLE tokens (
 	hash         BYTEA NOT NULL CHECK (length(hash) = 32),
 	created      BIGINT NOT NULL,
 	expires      BIGINT NOT NULL,
-	revoked      BIGINT NOT NULL
+	revoked      BIGINT NOT NULL,
+	mac          TEXT COLLATE "C" NOT NULL -- over the row and what belongs to it, see package kms
 );
 
 CREATE INDEX tokens_of ON tokens (principal_id);

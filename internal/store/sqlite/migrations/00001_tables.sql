@@ -20,7 +20,8 @@ CREATE TABLE keys (
 	max_bytes          INTEGER NOT NULL,
 	suspended_decrypts INTEGER NOT NULL CHECK (suspended_decrypts IN (0, 1)),
 	created            INTEGER NOT NULL,
-	revision           INTEGER NOT NULL
+	revision           INTEGER NOT NULL,
+	mac                TEXT NOT NULL -- over the row and what belongs to it, see package kms
 ) STRICT;
 
 CREATE TABLE key_versions (
@@ -88,7 +89,8 @@ CREATE TABLE principals (
 	allow    TEXT NOT NULL, -- JSON list
 	disabled INTEGER NOT NULL CHECK (disabled IN (0, 1)),
 	created  INTEGER NOT NULL,
-	revision INTEGER NOT NULL
+	revision INTEGER NOT NULL,
+	mac      TEXT NOT NULL -- over the row and what belongs to it, see package kms
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE tokens (
@@ -97,7 +99,8 @@ CREATE TABLE tokens (
 	hash         BLOB NOT NULL CHECK (length(hash) = 32),
 	created      INTEGER NOT NULL,
 	expires      INTEGER NOT NULL,
-	revoked      INTEGER NOT NULL
+	revoked      INTEGER NOT NULL,
+	mac          TEXT NOT NULL -- over the row and what belongs to it, see package kms
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX tokens_of ON tokens (principal_id);

@@ -1,0 +1,197 @@
+package kms
+
+import (
+	"context"
+	"strings"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/envelope"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/keyring"
+	"github.com/keyturn/keyturn/internal/keys"
+	"github.com/keyturn/keyturn/internal/store"
+)
+
+// Attested is a store whose rows say who made them: principals, tokens, keys with their versions, and the setting that
+// names the local administrator carry a MAC under a key-encryption key, made at every write and checked whenever one of
+// them is read by itself. So whoever can write to the database, and has no master key, gives nobody a role, a token or
+// another key's name: what he wrote is an error of code integrity that names the row.
+//
+// Lists (Keys, Principals, TokensOf) are given as they stand: one bad row must not keep the others from being shown,
+// rotated and destroyed. Nothing is decided by a list alone; what is done with one of its rows begins with reading that
+// row by itself, and no row is written over one that was changed by other hands. Doctor checks every row.
+//
+// What a MAC can't tell is that a row was put back, whole, to what it once was, or taken away: see SECURITY.md.
+type Attested struct {
+	store.Store
+	ring *keyring.Ring
+}
+
+// Attest makes one; Under must follow before any of those rows is read or written. Key-encryption keys and everything
+// else can be read at once, since the ring is opened over them.
+func Attest(st store.Store) *Attested { return &Attested{Store: st} }
+
+// Under names the ring that makes and checks the MACs. Call it once, before the store is used by more than one goroutine.
+func (a *Attested) Under(ring *keyring.Ring) { a.ring = ring }
+
+// View implements store.Store.
+func (a *Attested) View(ctx context.Context, fn func(store.Tx) error) error {
+	return a.Store.View(ctx, func(tx store.Tx) error { return fn(&attestedTx{tx, a.attester()}) })
+}
+
+// Change implements store.Store.
+func (a *Attested) Change(ctx context.Context, fn func(store.Tx) error) error {
+	return a.Store.Change(ctx, func(tx store.Tx) error { return fn(&attestedTx{tx, a.attester()}) })
+}
+
+func (a *Attested) attester() attester { return attester{a.ring} }
+
+// attestedTx makes and checks the MACs in one transaction.
+type attestedTx struct {
+	store.Tx
+	by attester
+}
+
+// CreateKey implements keys.Tx.
+func (t *attestedTx) CreateKey(ctx context.Context, k keys.Key) (err error) {
+	k.Revision = 1
+	if k.MAC, err = t.by.sign(ctx, tableKeys, keyForm(k)); err != nil {
+		return err
+	}
+	return t.Tx.CreateKey(ctx, k)
+}
+
+// KeyByName implements keys.Tx.
+func (t *attestedTx) KeyByName(ctx context.Context, name string) (keys.Key, error) {
+	k, err := t.Tx.KeyByName(ctx, name)
+	return t.checkedKey(ctx, k, err)
+}
+
+// KeyByID implements keys.Tx.
+func (t *attestedTx) KeyByID(ctx context.Context, id envelope.KeyID) (keys.Key, error) {
+	k, err := t.Tx.KeyByID(ctx, id)
+	return t.checkedKey(ctx, k, err)
+}
+
+func (t *attestedTx) checkedKey(ctx context.Context, k keys.Key, err error) (keys.Key, error) {
+	if err == nil {
+		err = t.by.key(ctx, k)
+	}
+	if err != nil {
+		return keys.Key{}, err
+	}
+	return k, nil
+}
+
+// UpdateKey implements keys.Tx. The row that is replaced is checked once more: k may come from a list.
+func (t *attestedTx) UpdateKey(ctx context.Context, k keys.Key) error {
+	if _, err := t.KeyByID(ctx, k.ID); err != nil && fault.CodeOf(err) != api.CodeNotFound {
+		return err
+	}
+	stored := k
+	stored.Revision++
+	var err error
+	if k.MAC, err = t.by.sign(ctx, tableKeys, keyForm(stored)); err != nil {
+		return err
+	}
+	return t.Tx.UpdateKey(ctx, k)
+}
+
+// CreatePrincipal implements access.Tx.
+func (t *attestedTx) CreatePrincipal(ctx context.Context, p access.Principal) (err error) {
+	p.Revision = 1
+	if p.MAC, err = t.by.sign(ctx, tablePrincipals, principalForm(p)); err != nil {
+		return err
+	}
+	return t.Tx.CreatePrincipal(ctx, p)
+}
+
+// PrincipalByID implements access.Tx.
+func (t *attestedTx) PrincipalByID(ctx context.Context, id string) (access.Principal, error) {
+	p, err := t.Tx.PrincipalByID(ctx, id)
+	return t.checkedPrincipal(ctx, p, err)
+}
+
+// PrincipalByName implements access.Tx.
+func (t *attestedTx) PrincipalByName(ctx context.Context, name string) (access.Principal, error) {
+	p, err := t.Tx.PrincipalByName(ctx, name)
+	return t.checkedPrincipal(ctx, p, err)
+}
+
+func (t *attestedTx) checkedPrincipal(ctx context.Context, p access.Principal, err error) (access.Principal, error) {
+	if err == nil {
+		err = t.by.principal(ctx, p)
+	}
+	if err != nil {
+		return access.Principal{}, err
+	}
+	return p, nil
+}
+
+// UpdatePrincipal implements access.Tx. The row that is replaced is checked once more: p may come from a list.
+func (t *attestedTx) UpdatePrincipal(ctx context.Context, p access.Principal) error {
+	if _, err := t.PrincipalByID(ctx, p.ID); err != nil && fault.CodeOf(err) != api.CodeNotFound {
+		return err
+	}
+	stored := p
+	stored.Revision++
+	var err error
+	if p.MAC, err = t.by.sign(ctx, tablePrincipals, principalForm(stored)); err != nil {
+		return err
+	}
+	return t.Tx.UpdatePrincipal(ctx, p)
+}
+
+// PutToken implements access.Tx. A token that somebody else wrote is ended as any other, and stays without a MAC.
+func (t *attestedTx) PutToken(ctx context.Context, k access.Token) (err error) {
+	_, err = t.TokenByID(ctx, k.ID)
+	switch fault.CodeOf(err) {
+	case api.CodeIntegrity:
+		k.MAC = ""
+	case api.CodeNotFound, "":
+		if k.MAC, err = t.by.sign(ctx, tableTokens, tokenForm(k)); err != nil {
+			return err
+		}
+	default:
+		return err
+	}
+	return t.Tx.PutToken(ctx, k)
+}
+
+// TokenByID implements access.Tx.
+func (t *attestedTx) TokenByID(ctx context.Context, id string) (access.Token, error) {
+	k, err := t.Tx.TokenByID(ctx, id)
+	if err == nil {
+		err = t.by.token(ctx, k)
+	}
+	if err != nil {
+		return access.Token{}, err
+	}
+	return k, nil
+}
+
+// SetMeta implements store.Tx. The local administrator is kept as its id, a space and the MAC.
+func (t *attestedTx) SetMeta(ctx context.Context, name, value string) error {
+	if name == metaLocalAdministrator {
+		mac, err := t.by.sign(ctx, tableMeta, settingForm(name, value))
+		if err != nil {
+			return err
+		}
+		value += " " + mac
+	}
+	return t.Tx.SetMeta(ctx, name, value)
+}
+
+// Meta implements store.Tx.
+func (t *attestedTx) Meta(ctx context.Context, name string) (string, error) {
+	value, err := t.Tx.Meta(ctx, name)
+	if err != nil || name != metaLocalAdministrator {
+		return value, err
+	}
+	value, mac, _ := strings.Cut(value, " ")
+	if err := t.by.check(ctx, tableMeta, "setting "+name, settingForm(name, value), mac); err != nil {
+		return "", err
+	}
+	return value, nil
+}
