@@ -107,15 +107,20 @@ func (c *Checker) Segment(g *Segment) *Place {
 		return &Place{0, g.Shard, first, through, fmt.Sprintf("segment %d doesn't hold the events that it counts", g.Seq)}
 	}
 	index := first
+	var found columns
 	for line := range bytes.SplitSeq(g.Lines, []byte{'\n'}) {
 		c.leaf = append(append(c.leaf[:0], 0), line...)
 		if bad := c.add(c.leaf, g.Shard, index, 0); bad != nil {
 			return bad
 		}
+		found.add(&c.fields)
 		index++
 	}
 	if s.tree.Root() != g.Root || !bytes.Equal(s.tree.AppendEdge(nil), g.Edge) {
 		return &Place{0, g.Shard, first, through, fmt.Sprintf("the events of segment %d are not those that its root was made of", g.Seq)}
+	}
+	if !found.describe(g) {
+		return &Place{0, g.Shard, first, through, fmt.Sprintf("the times or the resources that segment %d is found by are not those of its events: queries pass them over", g.Seq)}
 	}
 	return nil
 }

@@ -306,6 +306,28 @@ func forge(t *testing.T, g *Gate, from uint64, edit func([]byte) []byte) {
 	}
 }
 
+// What queries find a segment by is covered by no signature: Verify makes it anew from the events, so that nobody hides
+// events from queries while the log is said to be whole.
+func TestVerifyFindsHiddenSegments(t *testing.T) {
+	for _, change := range []string{"mask = 0", "mask = mask & (mask - 1)", "first_time = 1", "first_time = first_time + 1", "last_time = 1", "last_time = last_time + 1"} {
+		st := sqliteStore(t)()
+		g := start(t, st, Config{})
+		for i := range 3 {
+			if err := use(g, fmt.Sprint(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if r, err := g.Verify(t.Context()); err != nil || r.Bad != nil {
+			t.Fatalf("an untouched log: %+v, %v", r.Bad, err)
+		}
+		rewrite(t, st, `UPDATE audit_segments SET `+change+` WHERE seq = 2`)
+		r, err := g.Verify(t.Context())
+		if fault.CodeOf(err) != api.CodeIntegrity || r.Bad == nil || r.Bad.Index != 1 {
+			t.Errorf("%s: %+v, %v", change, r.Bad, err)
+		}
+	}
+}
+
 // TestStartFindsWhatHappenedWhileAway: the store is changed while no gate runs. What concerns the part that is not signed
 // yet, or the end of the log, is found at the start; every change is found by Verify, with its place.
 func TestStartFindsWhatHappenedWhileAway(t *testing.T) {
