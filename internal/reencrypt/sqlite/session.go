@@ -179,7 +179,10 @@ func (c *conn) each(ctx context.Context, sql string, fn func(row) error, args ..
 	}
 	defer rows.Close() //nolint:errcheck // it says again what Next said
 	dest := make(row, len(rows.Columns()))
-	for {
+	for n := 1; ; n++ {
+		if n%1000 == 0 && ctx.Err() != nil { // the driver only watches it until the first row
+			return fault.Wrap("", ctx.Err(), "reading")
+		}
 		switch err := rows.Next(dest); {
 		case err == io.EOF:
 			return nil
