@@ -42,7 +42,7 @@ func RoleByName(name string) (Role, bool) {
 // separation of duties of NIST SP 800-57 part 2 section 4.
 var roles = []Role{
 	{RoleOwner, "the first administrator: everything, including principals and master keys", every()},
-	{RoleKeyAdministrator, "runs keys, datasets and jobs, without using keys or seeing what they protect", []Action{
+	{RoleKeyAdministrator, "runs keys, datasets and jobs, without using keys or seeing what they protect; registering a dataset takes key.encrypt and key.decrypt besides", []Action{
 		KeyCreate, KeyRead, KeyRotate, KeyState, KeyCompromise, KeyDestroy, KeyImport, KeyRewrap, MasterRead,
 		DatasetRead, DatasetWrite, DatasetRun, JobRead, JobControl}},
 	{RoleApplication, "a program that seals and opens its data", []Action{

@@ -87,8 +87,8 @@ func suiteOf(n int) (envelope.Suite, error) {
 }
 
 // Import brings material from elsewhere in: as the first version of a new key, or as the next, active version of one
-// that exists. It takes ownership of in.Material and wipes it. Purpose, algorithm, suite and period are for a new key; of
-// one that exists they must be left out or agree.
+// that exists; the latter also takes key.encrypt and key.decrypt. It takes ownership of in.Material and wipes it. Purpose,
+// algorithm, suite and period are for a new key; of one that exists they must be left out or agree.
 func (s *Service) Import(ctx context.Context, c *access.Caller, name string, in api.ImportKeyRequest) (api.Key, error) {
 	defer clear(in.Material)
 	if err := checkImport(name, in); err != nil {
@@ -99,6 +99,9 @@ func (s *Service) Import(ctx context.Context, c *access.Caller, name string, in 
 		_, err := s.stored(ctx, name)
 		if fault.CodeOf(err) == api.CodeNotFound {
 			return s.importNew(ctx, c, intent, name, in)
+		}
+		if err := s.mayReplace(ctx, c, intent); err != nil {
+			return api.Key{}, err
 		}
 	}
 	return s.shown(s.changeKey(ctx, c, intent, name, func(k *keys.Key, ev *audit.Event) ([]keys.Transition, error) {
@@ -111,6 +114,21 @@ func (s *Service) Import(ctx context.Context, c *access.Caller, name string, in 
 		}
 		return moves, s.ring.FillWith(ctx, k, ev.KeyVersion, material.New(append([]byte(nil), in.Material...)))
 	}))
+}
+
+// mayReplace refuses to make material that the caller knows what an existing key protects with from now on, unless he may
+// use that key anyway: it would be a way to use it, past every record.
+func (s *Service) mayReplace(ctx context.Context, c *access.Caller, in gate.Intent) error {
+	for _, a := range []access.Action{access.KeyEncrypt, access.KeyDecrypt} {
+		if allowed(c, a, in.Resource) {
+			continue
+		}
+		in.Action = a
+		err := s.refuse(ctx, c, in, func(*audit.Event) {}, fault.New(api.CodeDenied, "the rights of the caller changed meanwhile"))
+		return fault.Wrap("", err, "importing into a key that exists").
+			WithNext("import under a new name, or have it done by somebody who may encrypt and decrypt with the key")
+	}
+	return nil
 }
 
 func (s *Service) importNew(ctx context.Context, c *access.Caller, intent gate.Intent, name string, in api.ImportKeyRequest) (api.Key, error) {

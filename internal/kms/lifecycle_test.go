@@ -378,6 +378,29 @@ func check(d api.Doctor, name string) api.DoctorCheck {
 	return api.DoctorCheck{}
 }
 
+// Whoever may not use a key can't make material of his own choice its active version.
+func TestImportIsNoWayToUseAKey(t *testing.T) {
+	h := newHouse(t, options{})
+	h.create(api.CreateKeyRequest{Name: "phi"})
+	raw := func() []byte { return []byte("0123456789abcdefghijklmnopqrstuv") }
+	admin := as(access.RoleKeyAdministrator)
+	_, err := h.svc.Import(t.Context(), admin, "phi", api.ImportKeyRequest{Material: raw()})
+	wants(t, err, api.CodeDenied)
+	if e := h.lastEvent(); e.Type != "permission_denied" || e.Resource != "key/phi" || e.Success {
+		t.Errorf("%+v", e)
+	}
+	if k := h.stored("phi"); len(k.Versions) != 1 {
+		t.Errorf("%d versions", len(k.Versions))
+	}
+	admin.Principal.Allow = []access.Action{access.KeyEncrypt}
+	_, err = h.svc.Import(t.Context(), admin, "phi", api.ImportKeyRequest{Material: raw()})
+	wants(t, err, api.CodeDenied)
+	admin.Principal.Allow = []access.Action{access.KeyEncrypt, access.KeyDecrypt}
+	if k, err := h.svc.Import(t.Context(), admin, "phi", api.ImportKeyRequest{Material: raw()}); err != nil || len(k.Versions) != 2 {
+		t.Errorf("with both rights: %+v %v", k, err)
+	}
+}
+
 func TestImport(t *testing.T) {
 	h := newHouse(t, options{})
 	raw := func() []byte { return []byte("0123456789abcdefghijklmnopqrstuv") }

@@ -32,6 +32,9 @@ type JobsConfig struct {
 	Clock func() time.Time
 	// Counts makes the counts of a job that works on a dataset; nil for other kinds.
 	Counts func(jobs.Job) *api.DatasetRun
+	// Needs is what somebody must be allowed to have a job's work done, beside job.control: what its first start asked
+	// for. No entry at all means that nobody may.
+	Needs func(context.Context, jobs.Job) ([]access.Right, error)
 }
 
 // Jobs is the service behind `keyturn job`. It is safe for concurrent use.
@@ -125,8 +128,11 @@ func (s *Jobs) Pause(ctx context.Context, c *access.Caller, id string) (api.Job,
 	return s.steer(ctx, c, id, "paused", s.cfg.Runner.Pause)
 }
 
-// Resume lets a paused job run on.
+// Resume lets a paused job run on, for who may start its work.
 func (s *Jobs) Resume(ctx context.Context, c *access.Caller, id string) (api.Job, error) {
+	if err := s.mayWork(ctx, c, id, "resumed"); err != nil {
+		return api.Job{}, err
+	}
 	return s.steer(ctx, c, id, "resumed", s.cfg.Runner.Resume)
 }
 
@@ -135,9 +141,43 @@ func (s *Jobs) Cancel(ctx context.Context, c *access.Caller, id string) (api.Job
 	return s.steer(ctx, c, id, "cancelled", s.cfg.Runner.Cancel)
 }
 
-// Retry runs a job that failed, was cancelled or left failures behind once more.
+// Retry runs a job that failed, was cancelled or left failures behind once more, for who may start its work.
 func (s *Jobs) Retry(ctx context.Context, c *access.Caller, id string) (api.Job, error) {
+	if err := s.mayWork(ctx, c, id, "retried"); err != nil {
+		return api.Job{}, err
+	}
 	return s.steer(ctx, c, id, "retried", s.cfg.Runner.Retry)
+}
+
+// mayWork refuses, and records the refusal of, whoever steers jobs but may not have this one's work done: to wake a
+// decryption is to decrypt. Who may not steer at all is left to steer. A job never changes what it is about, so looking
+// before steer's transaction is no race.
+func (s *Jobs) mayWork(ctx context.Context, c *access.Caller, id, verb string) error {
+	if !jobs.ValidID(id) || c == nil || !access.Decide(c.Principal, access.JobControl, jobResource(id)).Allowed {
+		return nil
+	}
+	j, err := s.read(ctx, id)
+	if fault.CodeOf(err) == api.CodeNotFound {
+		return nil // steer finds that too, and records it
+	}
+	if err != nil {
+		return err
+	}
+	needs, err := s.cfg.Needs(ctx, j)
+	if err != nil {
+		return err
+	}
+	if len(needs) == 0 {
+		needs = []access.Right{{Resource: jobResource(id)}} // no action: denied to everyone
+	}
+	for _, n := range needs {
+		if access.Decide(c.Principal, n.Action, n.Resource).Allowed {
+			continue
+		}
+		in := gate.Intent{Action: n.Action, Type: audit.System, Verb: verb, Resource: n.Resource}
+		return s.cfg.Gate.Use(ctx, c, in, func(context.Context, *audit.Event) error { return nil })
+	}
+	return nil
 }
 
 // steer is one wish and its event in one transaction.

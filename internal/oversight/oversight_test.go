@@ -79,9 +79,18 @@ func newHouse(t *testing.T) *house {
 			t.Error(err)
 		}
 	})
-	h.jobs = NewJobs(JobsConfig{Gate: h.gate, Store: st, Runner: h, Work: func() { h.work++ }, Clock: h.clock, Counts: func(jobs.Job) *api.DatasetRun { return nil }})
+	h.jobs = NewJobs(JobsConfig{Gate: h.gate, Store: st, Runner: h, Work: func() { h.work++ }, Clock: h.clock, Counts: func(jobs.Job) *api.DatasetRun { return nil }, Needs: h.needs})
 	h.log = NewLog(LogConfig{Gate: h.gate, Store: st, Clock: h.clock, PublicKey: public})
 	return h
+}
+
+// needs is what the jobs of these tests ask of who has their work done.
+func (h *house) needs(_ context.Context, j jobs.Job) ([]access.Right, error) {
+	x := access.Resource{Kind: access.KindDataset, Name: "x"}
+	return map[string][]access.Right{
+		"test":    {{Action: access.DatasetRun, Resource: x}},
+		"decrypt": {{Action: access.DatasetRun, Resource: x}, {Action: access.DatasetDecrypt, Resource: x}},
+	}[j.Kind], nil
 }
 
 // The runner: every wish is granted.
@@ -124,11 +133,16 @@ func (h *house) Wait(ctx context.Context, _ string, report func(jobs.Job)) (last
 // job puts a job into the store.
 func (h *house) job(t *testing.T) jobs.Job {
 	t.Helper()
+	return h.jobOf(t, "test")
+}
+
+func (h *house) jobOf(t *testing.T, kind string) jobs.Job {
+	t.Helper()
 	id, err := jobs.NewID(h.clock(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	j, err := jobs.New(id, jobs.Job{Kind: "test", Subject: "dataset/x", Args: []byte("{}"), Actor: "owner"}, h.clock())
+	j, err := jobs.New(id, jobs.Job{Kind: kind, Subject: "dataset/x", Args: []byte("{}"), Actor: "owner"}, h.clock())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,6 +259,38 @@ func TestSteering(t *testing.T) {
 		}
 		if n := h.events(t, gate.Filter{User: "admin2"}, verb); n != 1 {
 			t.Errorf("%s: %d events", verb, n)
+		}
+	}
+}
+
+// To wake a job is to have its work done: who steers jobs but may not start this work is denied, on record, and may still
+// stop it. Work of a kind that nobody knows is nobody's.
+func TestSteeringIsNoWayToDoTheWork(t *testing.T) {
+	h := newHouse(t)
+	admin, owner := h.principal(t, "admin2", "key-administrator", "*"), h.principal(t, "owner2", "owner", "*")
+	for _, c := range []struct {
+		kind      string
+		who       *access.Caller
+		want      api.Code
+		afterStop int // denials recorded for who, so far
+	}{
+		{"test", admin, "", 0}, {"decrypt", admin, api.CodeDenied, 2}, {"decrypt", owner, "", 0}, {"unheard-of", owner, api.CodeDenied, 2},
+	} {
+		j := h.jobOf(t, c.kind)
+		for verb, f := range map[string]func(context.Context, *access.Caller, string) (api.Job, error){"resumed": h.jobs.Resume, "retried": h.jobs.Retry} {
+			before := h.work
+			_, err := f(t.Context(), c.who, j.ID)
+			if code := fault.CodeOf(err); c.want != "" && (code != c.want || h.work != before) || c.want == "" && err != nil {
+				t.Errorf("%s job %s by %s: %v", c.kind, verb, c.who.Principal.Name, err)
+			}
+		}
+		n := 0
+		f := gate.Filter{User: c.who.Principal.Name, Type: audit.PermissionDenied}
+		if err := h.gate.Query(t.Context(), f, func([]byte) error { n++; return nil }); err != nil || n != c.afterStop {
+			t.Errorf("%s job by %s: %d denials on record, want %d (%v)", c.kind, c.who.Principal.Name, n, c.afterStop, err)
+		}
+		if _, err := h.jobs.Cancel(t.Context(), c.who, j.ID); err != nil {
+			t.Errorf("%s job cancelled by %s: %v", c.kind, c.who.Principal.Name, err)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -23,7 +24,7 @@ import (
 // Add registers a table. Everything is looked at first (the database, the table, its key, its columns, the room in them,
 // the keys that protect them), and nothing of the database is written. The answer's notes say what work on the table will
 // do. Errors: invalid and not_found with the field at fault, conflict when the name is taken, denied for a key that the
-// caller may not know of.
+// caller may not encrypt and decrypt with.
 func (s *Service) Add(ctx context.Context, c *access.Caller, in api.AddDatasetRequest) (api.Dataset, error) {
 	if err := keys.ValidateName(in.Name); err != nil {
 		return api.Dataset{}, err
@@ -33,6 +34,12 @@ func (s *Service) Add(ctx context.Context, c *access.Caller, in api.AddDatasetRe
 	var checked error
 	if allowed(c, access.DatasetWrite, resource(in.Name)) {
 		d, notes, checked = s.prepare(ctx, c, in)
+	}
+	var lacks *denial
+	if errors.As(checked, &lacks) {
+		err := s.deny(ctx, c, lacks, audit.ConfigWrite, "dataset_added")
+		return api.Dataset{}, fault.Wrapf("", err, "registering a table under key %s", lacks.Resource.Name).WithField("columns").
+			WithNext("have an owner register it, or ask one for --allow key.encrypt --allow key.decrypt: whoever connects a table to a key must be allowed to use that key")
 	}
 	intent := gate.Intent{Action: access.DatasetWrite, Type: audit.ConfigWrite, Verb: "dataset_added", Resource: resource(in.Name)}
 	err := s.cfg.Gate.Change(ctx, c, intent, func(ctx context.Context, tx store.Tx, ev *audit.Event) error {
@@ -105,8 +112,8 @@ func (s *Service) columns(ctx context.Context, c *access.Caller, d *datasets.Dat
 		if keys.ValidateName(key) != nil {
 			return nil, fault.New(api.CodeNotFound, "there is no key of this name").WithField("columns").WithNext("keyturn key list names them")
 		}
-		if !allowed(c, access.KeyRead, access.Resource{Kind: access.KindKey, Name: key}) {
-			return nil, fault.Newf(api.CodeDenied, "key %s is outside of the caller's scope", key).WithField("columns")
+		if err := missing(c, registering(key)); err != nil {
+			return nil, err
 		}
 		k, err := s.cfg.Ring.Lookup(ctx, key)
 		if err != nil {
@@ -116,6 +123,13 @@ func (s *Service) columns(ctx context.Context, c *access.Caller, d *datasets.Dat
 		d.Columns = append(d.Columns, datasets.Column{Name: name, Key: k.Name, KeyID: k.ID})
 	}
 	return suites, nil
+}
+
+// registering is what connecting a table to a key asks for on the key. Whoever owns the table could otherwise have values of
+// his own choice sealed, or sealed ones opened, under a key that he may not use.
+func registering(key string) []access.Right {
+	r := access.Resource{Kind: access.KindKey, Name: key}
+	return []access.Right{{Action: access.KeyRead, Resource: r}, {Action: access.KeyEncrypt, Resource: r}, {Action: access.KeyDecrypt, Resource: r}}
 }
 
 // complete fills in what the catalogue knows, and checks that the work will be possible.

@@ -3,6 +3,7 @@ package reencrypt
 import (
 	"context"
 	"encoding/json"
+	"errors"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
@@ -63,14 +64,15 @@ func (s *Service) Run(ctx context.Context, c *access.Caller, name string, kind K
 	if err := named(name); err != nil {
 		return api.DatasetRun{}, err
 	}
-	action := access.DatasetRun
-	if kind == KindDecrypt {
-		action = access.DatasetDecrypt
-	}
+	action := actionOf(kind)
 	var a args
 	var checked error
 	if allowed(c, action, resource(name)) {
 		a, checked = s.arguments(ctx, c, name, kind, in)
+	}
+	var lacks *denial
+	if errors.As(checked, &lacks) {
+		return api.DatasetRun{}, s.deny(ctx, c, lacks, audit.Reencryption, string(kind)+"_requested")
 	}
 	var stored jobs.Job
 	intent := gate.Intent{Action: action, Type: audit.Reencryption, Verb: string(kind) + "_requested", Resource: resource(name)}
@@ -98,6 +100,9 @@ func (s *Service) arguments(ctx context.Context, c *access.Caller, name string, 
 	}
 	a := args{Dataset: name, ID: d.ID, Workers: in.Workers, Batch: in.BatchSize, Rate: float64(in.Rate), DryRun: in.DryRun, Sample: in.Sample,
 		Compromised: kind != KindDecrypt || s.mayDecryptCompromised(c, &d)}
+	if err := missing(c, keyNeeds(kind, &d, false)); err != nil {
+		return a, err
+	}
 	if a.Rate == 0 && !in.Unthrottled {
 		a.Rate = DefaultRate
 	}
@@ -120,6 +125,76 @@ func (s *Service) mayDecryptCompromised(c *access.Caller, d *datasets.Dataset) b
 		}
 	}
 	return true
+}
+
+// actionOf is what the work of a kind asks for, on its dataset.
+func actionOf(kind Kind) access.Action {
+	if kind == KindDecrypt {
+		return access.DatasetDecrypt
+	}
+	return access.DatasetRun
+}
+
+// Needs is what somebody must be allowed to have the work of a job done: exactly what starting it asks for. Nothing for
+// jobs that aren't this room's.
+func (s *Service) Needs(ctx context.Context, j jobs.Job) ([]access.Right, error) {
+	var a args
+	if !isKind(j.Kind) {
+		return nil, nil
+	}
+	if err := json.Unmarshal(j.Args, &a); err != nil {
+		return nil, fault.Wrap(api.CodeInternal, err, "reading a job's arguments")
+	}
+	kind := Kind(j.Kind)
+	out := []access.Right{{Action: actionOf(kind), Resource: resource(a.Dataset)}}
+	d, err := s.record(ctx, a.Dataset)
+	if fault.CodeOf(err) == api.CodeNotFound || err == nil && d.ID != a.ID {
+		return out, nil // removed meanwhile: the job finds that and opens nothing
+	}
+	if err != nil {
+		return nil, err
+	}
+	return append(out, keyNeeds(kind, &d, a.Compromised)...), nil
+}
+
+// keyNeeds is what a kind of work asks for on the keys of a dataset. Encrypting and moving values is what the dataset was
+// registered for by somebody who may use its keys; values in clear are for those only who may open them themselves.
+func keyNeeds(kind Kind, d *datasets.Dataset, compromised bool) (out []access.Right) {
+	if kind != KindDecrypt {
+		return nil
+	}
+	for _, col := range d.Columns {
+		key := access.Resource{Kind: access.KindKey, Name: col.Key}
+		out = append(out, access.Right{Action: access.KeyDecrypt, Resource: key})
+		if compromised {
+			out = append(out, access.Right{Action: access.KeyDecryptCompromised, Resource: key})
+		}
+	}
+	return out
+}
+
+// denial is a right on a key that the caller lacks.
+type denial struct{ access.Right }
+
+// Error is never shown: deny turns it into the doorway's own refusal.
+func (d *denial) Error() string { return string(d.Action) + " is needed" }
+
+// missing is the first of the rights that the caller doesn't have.
+func missing(c *access.Caller, rights []access.Right) error {
+	for _, r := range rights {
+		if !allowed(c, r.Action, r.Resource) {
+			return &denial{r}
+		}
+	}
+	return nil
+}
+
+// deny has the doorway refuse and record what the caller lacks.
+func (s *Service) deny(ctx context.Context, c *access.Caller, d *denial, kind audit.EventType, verb string) error {
+	in := gate.Intent{Action: d.Action, Type: kind, Verb: verb, Resource: d.Resource}
+	return s.cfg.Gate.Use(ctx, c, in, func(context.Context, *audit.Event) error {
+		return fault.New(api.CodeDenied, "the rights of the caller changed meanwhile")
+	})
 }
 
 func subject(dataset string) string { return "dataset/" + dataset }

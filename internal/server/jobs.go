@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/jobs"
 	"github.com/keyturn/keyturn/internal/keys"
@@ -15,6 +16,15 @@ import (
 // jobHandlers is the table of the kinds of jobs.
 func (s *Server) jobHandlers() []runner.Handler {
 	return append([]runner.Handler{kms.DueHandler{Service: s.kms}}, s.datasets.Handlers()...)
+}
+
+// jobNeeds says what one must be allowed to have a job's work done. The kinds are those of jobHandlers; work of a kind that
+// isn't known here is nobody's.
+func (s *Server) jobNeeds(ctx context.Context, j jobs.Job) ([]access.Right, error) {
+	if j.Kind == kms.JobDestroyDue {
+		return []access.Right{{Action: access.KeyDestroy, Resource: access.Resource{Kind: access.KindKey}}}, nil
+	}
+	return s.datasets.Needs(ctx, j)
 }
 
 func (s *Server) runnerConfig() runner.Config {

@@ -59,7 +59,7 @@ func (s *Server) services() httpapi.Services {
 	return httpapi.Services{
 		Keys: s.kms, Crypto: s.kms, Masters: s.kms, Principals: s.kms, System: s.kms, Datasets: s.datasets,
 		Jobs: oversight.NewJobs(oversight.JobsConfig{
-			Gate: s.gate, Store: s.store, Runner: s.runner, Work: s.startWork, Clock: s.opts.Clock, Counts: reencrypt.RunOf,
+			Gate: s.gate, Store: s.store, Runner: s.runner, Work: s.startWork, Clock: s.opts.Clock, Counts: reencrypt.RunOf, Needs: s.jobNeeds,
 		}),
 		Audit: oversight.NewLog(oversight.LogConfig{Gate: s.gate, Store: s.store, Clock: s.opts.Clock, PublicKey: s.auditKey}),
 	}
