@@ -29,7 +29,7 @@ func secureFiles(path string) error {
 	if err := create(path); err != nil {
 		return err
 	}
-	for _, name := range []string{path, path + "-wal", path + "-shm"} {
+	for _, name := range []string{path, path + "-wal", path + "-shm", path + "-journal"} {
 		if err := secure(name, fileMode, false); err != nil {
 			return err
 		}

@@ -69,6 +69,33 @@ func TestOpenRefusesWhatIsNotItsOwn(t *testing.T) {
 	}
 }
 
+// TestKilledBeforeWALMode (P1): a kill amid the first transactions, which come before WAL mode, leaves a half-written file
+// and a rollback journal. The next opening plays that back and goes on.
+func TestKilledBeforeWALMode(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keyturn.db")
+	raw(t, path, `PRAGMA journal_mode = DELETE`, `PRAGMA user_version = 1`,
+		`PRAGMA cache_size = 1`, `BEGIN`, `CREATE TABLE half (b BLOB)`,
+		`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 200) INSERT INTO half SELECT randomblob(3000) FROM n`)
+	killed := filepath.Join(t.TempDir(), "keyturn.db")
+	for _, suffix := range []string{"", "-journal"} { // what the disk holds at this moment
+		content, err := os.ReadFile(path + suffix)
+		if err != nil || len(content) < 4096 {
+			t.Fatalf("%q: %d bytes, %v: nothing to play back", suffix, len(content), err)
+		}
+		if err := os.WriteFile(killed+suffix, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	st, err := sqlite.Open(t.Context(), killed, sqlite.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.Close()
+	if _, err := os.Stat(killed + "-journal"); !os.IsNotExist(err) {
+		t.Errorf("the journal was not played back: %v", err)
+	}
+}
+
 // TestAnotherWriterIsWaitedForThenNamed: a process that holds the file is waited for, and then named as the reason.
 func TestAnotherWriterIsWaitedForThenNamed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keyturn.db")

@@ -32,6 +32,7 @@ import (
 	"embed"
 	"errors"
 	"io/fs"
+	"maps"
 	"net/url"
 	"path/filepath"
 	"strconv"
@@ -111,16 +112,19 @@ var (
 	reading = append([]string{"query_only(1)"}, common...)
 )
 
-// pool makes a pool whose connections all get the pragmas. Nothing is opened yet.
+// pool makes a pool whose connections all get the pragmas; those that only read can't write. Nothing is opened yet.
 func (d *database) pool(pragmas []string, size int) (*sql.DB, error) {
+	if pragmas[0] == reading[0] {
+		return d.connections(pragmas, size, url.Values{"mode": {"ro"}})
+	}
+	return d.connections(pragmas, size, url.Values{"mode": {"rw"}, "_txlock": {"immediate"}})
+}
+
+// connections makes a pool with settings of its connections.
+func (d *database) connections(pragmas []string, size int, settings url.Values) (*sql.DB, error) {
 	q := url.Values{"_pragma": pragmas, "_defensive": {"1"}, "_dqs": {"0"}, "_error_rc": {"1"}}
 	q.Add("_pragma", "busy_timeout("+strconv.FormatInt(d.cfg.BusyTimeout.Milliseconds(), 10)+")")
-	if pragmas[0] == reading[0] {
-		q.Set("mode", "ro")
-	} else {
-		q.Set("mode", "rw")
-		q.Set("_txlock", "immediate")
-	}
+	maps.Copy(q, settings)
 	u := url.URL{Scheme: "file", Path: filepath.ToSlash(d.path), RawQuery: q.Encode()}
 	connector, err := driver.NewConnector(strings.Replace(u.String(), "file://", "file:", 1))
 	if err != nil {
@@ -165,14 +169,12 @@ const applicationID = 0x4b545231
 // a file that is no database at all shows here; it goes through a connection that can't write, since a writing one would
 // turn a foreign file to WAL mode before it could be asked.
 func (d *database) mustBeOurs(ctx context.Context) error {
-	db, err := d.pool(reading, 1)
-	if err != nil {
-		return err
+	tables, id, err := d.look(ctx, "ro")
+	if classify(err) == store.ReadOnly {
+		// A kill amid the very first transaction, before WAL mode, leaves a rollback journal. Reading has to wait until that
+		// is played back, which every SQLite that may write does; query_only still keeps statements from changing anything.
+		tables, id, err = d.look(ctx, "rw")
 	}
-	defer db.Close()
-	var tables, id int64
-	err = db.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM sqlite_schema WHERE name NOT LIKE 'sqlite\_%' ESCAPE '\' AND name <> 'migrations'), application_id FROM pragma_application_id`).
-		Scan(&tables, &id)
 	if err != nil {
 		return openFailed(ctx, err, d.path)
 	}
@@ -181,4 +183,16 @@ func (d *database) mustBeOurs(ctx context.Context) error {
 			WithNext("choose another data directory")
 	}
 	return nil
+}
+
+// look counts the tables and reads whose they are.
+func (d *database) look(ctx context.Context, mode string) (tables, id int64, err error) {
+	db, err := d.connections(reading, 1, url.Values{"mode": {mode}})
+	if err != nil {
+		return 0, 0, err
+	}
+	defer db.Close()
+	err = db.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM sqlite_schema WHERE name NOT LIKE 'sqlite\_%' ESCAPE '\' AND name <> 'migrations'), application_id FROM pragma_application_id`).
+		Scan(&tables, &id)
+	return tables, id, err
 }
