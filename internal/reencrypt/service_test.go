@@ -2,6 +2,7 @@ package reencrypt_test
 
 import (
 	"database/sql"
+	"fmt"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -306,4 +307,35 @@ func fieldOf(err error) string {
 		return e.Field
 	}
 	return ""
+}
+
+// TestNarrowColumn: a column without room for the ciphertexts is refused with the width that is needed, when the dataset is
+// added and again when it is encrypted, because values grow.
+func TestNarrowColumn(t *testing.T) {
+	address := pgtest.Start(t).Database(t)
+	db, err := sql.Open("pgx", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	c := newClinic(t, connectortest.Database{URL: address, DB: db})
+	const needed = 4 + (116+11)*4/3 + 1 // "kt1." and base64 of a ciphertext of 11 bytes
+	c.app.Exec(c, fmt.Sprintf("ALTER TABLE patients ALTER ssn TYPE varchar(%d)", needed-1))
+	if _, err := c.add(nil); keyturn.CodeOf(err) != api.CodeInvalid || fieldOf(err) != "columns" || !strings.Contains(err.Error(), fmt.Sprint(needed)) {
+		t.Errorf("one character too narrow: %v", err)
+	}
+	c.app.Exec(c, fmt.Sprintf("ALTER TABLE patients ALTER ssn TYPE varchar(%d)", needed))
+	_, err = c.add(nil)
+	c.must(err)
+	c.app.Exec(c, "UPDATE patients SET ssn = ssn || '-longer' WHERE id = 5")
+	if _, err := c.encrypt(); keyturn.CodeOf(err) != api.CodeInvalid {
+		t.Errorf("with a value that has grown: %v", err)
+	}
+	if got := c.census(); got.Plaintext != 99 {
+		t.Errorf("something was written: %+v", got)
+	}
+	c.app.Exec(c, "UPDATE patients SET ssn = 'short' WHERE id = 5")
+	if run := c.run(c.encrypt); run.Changed != 99 {
+		t.Errorf("encrypted: %+v", run)
+	}
 }
