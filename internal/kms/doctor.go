@@ -69,6 +69,8 @@ func (s *Service) ownChecks() []Check {
 	return []Check{
 		{"master-keys", SeverityError, s.checkMasters},
 		{"store", SeverityError, s.checkStore},
+		{"keys", SeverityError, s.checkKeys},
+		{"principals", SeverityError, s.checkPrincipals},
 		{"audit", SeverityError, s.checkAudit},
 		{"clock", SeverityError, s.checkClock},
 		{"tombstones", SeverityError, s.checkTombstones},
