@@ -2,6 +2,7 @@ package kms
 
 import (
 	"context"
+	"fmt"
 	"testing"
 
 	"github.com/keyturn/keyturn/api"
@@ -86,6 +87,23 @@ func BenchmarkEncryptBatch100(b *testing.B) {
 	for b.Loop() {
 		if _, err := h.svc.EncryptBatch(b.Context(), owner(), "phi", in); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// What the doctor's walk over the keys costs: each is checked and each version opened. A thousand keys of two versions.
+func BenchmarkDoctorKeys(b *testing.B) {
+	h := newHouse(b, options{})
+	for i := range 1000 {
+		name := fmt.Sprintf("k%04d", i)
+		h.create(api.CreateKeyRequest{Name: name})
+		_, err := h.svc.Rotate(b.Context(), owner(), name, api.RotateKeyRequest{})
+		h.must(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if ok, detail, _ := h.svc.checkKeys(b.Context()); !ok {
+			b.Fatal(detail)
 		}
 	}
 }
