@@ -56,10 +56,14 @@ func Fresh(at, now time.Time) bool {
 }
 
 // Refusal turns an error of the source into what a method answers: what doesn't exist is not accepted, and what couldn't
-// be asked is unavailable.
+// be asked is unavailable. A row that somebody else wrote keeps its code, integrity: a credential that rests on it is no
+// credential, and people must hear of it.
 func Refusal(err error) error {
-	if code := fault.CodeOf(err); code == api.CodeNotFound || code == api.CodeUnauthenticated {
+	switch fault.CodeOf(err) {
+	case api.CodeNotFound, api.CodeUnauthenticated:
 		return ErrUnauthenticated
+	case api.CodeIntegrity:
+		return fault.Wrap("", err, "checking a credential")
 	}
 	return fault.Wrap(api.CodeUnavailable, err, "checking a credential")
 }

@@ -137,6 +137,12 @@ func (a *API) authenticate(x *exchange) error {
 	x.caller = &access.Caller{SourceIP: sourceIP(x.r.RemoteAddr), RequestID: a.ids.next()}
 	for _, m := range a.authn {
 		p, known, err := m.Authenticate(x.r.Context(), x.r)
+		if fault.CodeOf(err) == api.CodeIntegrity { // a forged row: refused, recorded, and said
+			if failed := a.failures.record(x.r.Context(), x.caller, api.CodeIntegrity); failed != nil {
+				return failed
+			}
+			return err
+		}
 		if err != nil && fault.CodeOf(err) != api.CodeUnauthenticated {
 			return err
 		}
@@ -148,7 +154,7 @@ func (a *API) authenticate(x *exchange) error {
 			return nil
 		}
 	}
-	if err := a.failures.record(x.r.Context(), x.caller); err != nil {
+	if err := a.failures.record(x.r.Context(), x.caller, api.CodeUnauthenticated); err != nil {
 		return err
 	}
 	return authn.ErrUnauthenticated

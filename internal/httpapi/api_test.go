@@ -328,7 +328,7 @@ func TestRefusedSignInsAreCounted(t *testing.T) {
 	log := &recorder{}
 	f := newFailures(log, func() time.Time { return now })
 	for range failureBurst + 50 {
-		if err := f.record(t.Context(), &access.Caller{RequestID: "r"}); err != nil {
+		if err := f.record(t.Context(), &access.Caller{RequestID: "r"}, api.CodeUnauthenticated); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -336,14 +336,14 @@ func TestRefusedSignInsAreCounted(t *testing.T) {
 		t.Errorf("%d events of %d refusals", n, failureBurst+50)
 	}
 	now = now.Add(time.Second / failureRate)
-	_ = f.record(t.Context(), &access.Caller{})
+	_ = f.record(t.Context(), &access.Caller{}, api.CodeUnauthenticated)
 	events := log.all()
 	if last := events[len(events)-1]; last.Details.Items != 51 || last.Type != audit.AuthFailure || last.Success || last.UserID != "anonymous" {
 		t.Errorf("%+v", last)
 	}
 	log.fail = fault.New(api.CodeUnavailable, "disk full")
 	now = now.Add(time.Second)
-	if err := f.record(t.Context(), &access.Caller{}); fault.CodeOf(err) != api.CodeUnavailable {
+	if err := f.record(t.Context(), &access.Caller{}, api.CodeUnauthenticated); fault.CodeOf(err) != api.CodeUnavailable {
 		t.Errorf("a refusal that can't be recorded: %v", err)
 	}
 	log.fail = nil

@@ -37,8 +37,8 @@ func newFailures(to Recorder, clock func() time.Time) *failures {
 	return &failures{to: to, clock: clock, budget: failureBurst, filled: clock()}
 }
 
-// record keeps a refused sign-in. It returns when the event is durable, or at once when the refusal was only counted.
-func (f *failures) record(ctx context.Context, c *access.Caller) error {
+// record keeps a refused sign-in, with the code of the refusal. It returns when the event is durable, or at once when the refusal was only counted.
+func (f *failures) record(ctx context.Context, c *access.Caller, code api.Code) error {
 	count, ok := f.take()
 	if !ok {
 		return nil
@@ -46,7 +46,7 @@ func (f *failures) record(ctx context.Context, c *access.Caller) error {
 	ev := &audit.Event{
 		Type: audit.AuthFailure, Action: "refused", UserID: "anonymous", Resource: access.KindSystem,
 		RequestID: c.RequestID, SourceIP: c.SourceIP,
-		Details: audit.Details{Source: "api", Code: string(api.CodeUnauthenticated)},
+		Details: audit.Details{Source: "api", Code: string(code)},
 	}
 	if count > 1 {
 		ev.Details.Items = count
