@@ -4,6 +4,10 @@ package postgres
 // format_type and regtype print comes quoted where it needs to be. Operators without a schema compare catalogue types
 // only, on sessions whose search path looks into pg_catalog first unless somebody put it elsewhere by name.
 
+// sqlStore: $1 schema. Whether the tables of a store of keyturn's stand in it, whatever the schema is called.
+const sqlStore = `SELECT pg_catalog.count(*) OPERATOR(pg_catalog.=) 4 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+	WHERE n.nspname OPERATOR(pg_catalog.=) $1 AND c.relkind OPERATOR(pg_catalog.=) 'r' AND c.relname IN ('keks', 'kek_wrappings', 'key_versions', 'audit_segments')`
+
 // sqlRelation: $1 schema or empty for the search path, $2 name. The estimate is -1 as long as a part was never analysed.
 const sqlRelation = `SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence,
 	pg_catalog.row_security_active(c.oid), pg_catalog.pg_is_in_recovery(),

@@ -65,6 +65,13 @@ func describe(ctx context.Context, conn *pgconn.PgConn, table string) (*reencryp
 		return nil, err
 	}
 	t := &reencrypt.Table{Schema: r.schema, Name: r.name, Rows: r.rows, Refusal: r.refusal()}
+	ours, err := query(ctx, conn, sqlStore, r.schema)
+	if err != nil {
+		return nil, err
+	}
+	if ours[0][0] == "t" {
+		t.Refusal = "its schema holds a store of keyturn's own, and work on it would destroy keys; name a table of the application"
+	}
 	columns, err := columnsOf(ctx, conn, r.oid)
 	if err != nil {
 		return nil, err

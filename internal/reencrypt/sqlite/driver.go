@@ -53,7 +53,7 @@ func (Driver) Parse(dsn reencrypt.DSN) (string, error) {
 	return printable(path), nil
 }
 
-// Open looks whether the file is there and is a database. Errors: not_found, denied; invalid when it is something else;
+// Open looks whether the file is there and is a database. Errors: not_found, denied; invalid when it is something else, or a store of keyturn's;
 // busy when the application holds it exclusively; unavailable for the rest.
 func (Driver) Open(ctx context.Context, dsn reencrypt.DSN, s reencrypt.Session) (reencrypt.Database, error) {
 	path, err := parseURL(dsn)
@@ -68,13 +68,20 @@ func (Driver) Open(ctx context.Context, dsn reencrypt.DSN, s reencrypt.Session) 
 	if err != nil {
 		return nil, shutOut(err, path)
 	}
-	rows, err := c.query(ctx, "SELECT e.encoding, j.journal_mode, (SELECT count(*) FROM main.sqlite_schema) FROM pragma_encoding e, pragma_journal_mode j")
+	rows, err := c.query(ctx, "SELECT e.encoding, j.journal_mode, a.application_id, (SELECT count(*) FROM main.sqlite_schema) FROM pragma_encoding e, pragma_journal_mode j, pragma_application_id a")
 	if err := errors.Join(err, c.close()); err != nil {
 		return nil, shutOut(err, path)
+	}
+	if rows[0].text(2) == storeMark {
+		return nil, fault.Newf(api.CodeInvalid, "opening the database: %s is a store of keyturn's own, and work on its tables would destroy keys", path).
+			WithField("db").WithNext("name the application's database")
 	}
 	d.wide, d.wal = rows[0].text(0) != "UTF-8", rows[0].text(1) == "wal"
 	return d, nil
 }
+
+// storeMark is the application_id of keyturn's stores ("KTR1"), wherever such a file lies and whatever links to it.
+const storeMark = "1263817265"
 
 // shutOut says more of a file that the application keeps to itself.
 func shutOut(err error, path string) error {
