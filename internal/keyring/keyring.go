@@ -18,7 +18,9 @@
 // # What is bound
 //
 // Every wrapped blob carries a [Binding] as authenticated context: whose it is, what it is, which version, in which
-// state, at which count of state changes. So no row of the store can stand in for another, nor for its own past.
+// state, at which count of state changes. So no wrapped material can stand in for another row's, nor in a row that has
+// moved on for its own past. The rows around it are bound by MACs ([Ring.MAC], see package kms); a row that is put back
+// whole, with everything that belongs to it, is not found by either.
 //
 // # Order with the store
 //

@@ -299,7 +299,7 @@ func TestP3NoPlaintextAnywhere(t *testing.T) {
 	}
 }
 
-// A wrapped version that is swapped for another row, or for its own past, doesn't open (FAULTS rows 8 and 9).
+// Wrapped material that is swapped for another row's, or for its own past, doesn't open (FAULTS rows 8 and 9).
 func TestRowsCantStandInForOneAnother(t *testing.T) {
 	h := newHouse(t, options{})
 	h.create(api.CreateKeyRequest{Name: "a"})
