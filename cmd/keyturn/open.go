@@ -36,10 +36,11 @@ func (a *app) open(ctx context.Context) (*store, error) {
 		c, err := keyturn.Dial("unix://"+socket, append(opts, a.credentials()...)...)
 		return &store{Client: c}, err
 	}
-	return a.openDir(ctx, dir, opts, nil)
+	return a.openDir(ctx, dir, append(opts, a.credentials()...), nil)
 }
 
-// openDir opens the data directory in this process, and waits a moment when another command holds it. set holds settings
+// openDir opens the data directory in this process, and waits a moment when another command holds it. A token among opts
+// decides who the caller is here too; without one he is the local administrator. set holds settings
 // that go before those of the configuration, by their names in it.
 func (a *app) openDir(ctx context.Context, dir string, opts []keyturn.Option, set map[string]any) (*store, error) {
 	s, err := server.Open(ctx, dir, server.Options{Command: commandLine(), Set: set})
