@@ -3,8 +3,10 @@ package server
 import (
 	"errors"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/keyturn/keyturn/api"
@@ -75,15 +77,16 @@ func closeOthers(path string, mode fs.FileMode, want fs.FileMode) error {
 }
 
 // closeFiles closes every file of the data directory to other users: those of an earlier life with a careless umask, or
-// put there by hand. A symbolic link to elsewhere is the owner's choice and left alone.
-func closeFiles(dir string) error {
+// put there by hand. A symbolic link to elsewhere is the owner's choice and left alone, and so are the files of the master
+// keys in urls: one that others could read is refused by who opens it, and not made to look as if it had been safe.
+func closeFiles(dir string, urls []string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fault.Wrap(api.CodeUnavailable, err, "reading the data directory").WithField("dir")
 	}
 	for _, e := range entries {
 		info, err := e.Info()
-		if err != nil || !info.Mode().IsRegular() && !info.IsDir() {
+		if err != nil || !info.Mode().IsRegular() && !info.IsDir() || isMasterKey(filepath.Join(dir, e.Name()), info, urls) {
 			continue
 		}
 		if err := closeOthers(filepath.Join(dir, e.Name()), info.Mode(), 0o700&^executable(info)); err != nil {
@@ -91,6 +94,18 @@ func closeFiles(dir string) error {
 		}
 	}
 	return nil
+}
+
+// isMasterKey says whether a file is named, under this or another name, by the URL of a master key.
+func isMasterKey(path string, info fs.FileInfo, urls []string) bool {
+	return slices.ContainsFunc(urls, func(text string) bool {
+		u, err := url.Parse(text)
+		if err != nil || u.Scheme != "file" {
+			return false
+		}
+		named, err := os.Stat(u.Path)
+		return u.Path == path || err == nil && os.SameFile(named, info)
+	})
 }
 
 // executable is the right that a file has no use for and a directory needs.

@@ -103,7 +103,7 @@ func (i *initialiser) choose(opts InitOptions) (err error) {
 // run does what is left to do, in an order that a repetition can follow.
 func (i *initialiser) run(ctx context.Context) (done Initialised, err error) {
 	removeLeftovers(i.dir)
-	if err := closeFiles(i.dir); err != nil {
+	if err := closeFiles(i.dir, i.cfg.MasterKeys); err != nil {
 		return done, err
 	}
 	if err := i.masterKey(ctx); err != nil {

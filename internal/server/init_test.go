@@ -248,6 +248,28 @@ func TestAdvisory_CVE_2021_38553_server(t *testing.T) {
 	closed("after opening what was left open")
 }
 
+// A master key that others could read may have been read: it is refused, and not quietly closed and used.
+func TestMasterKeyThatWasOpenIsRefused(t *testing.T) {
+	dir := made(t)
+	key := filepath.Join(dir, MasterKeyFile)
+	for _, mode := range []os.FileMode{0o644, 0o640, 0o602} {
+		if err := os.Chmod(key, mode); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Open(t.Context(), dir, Options{Embedded: true, Environ: []string{}})
+		if fault.CodeOf(err) != api.CodeWrongState || fault.NextOf(err) == "" {
+			t.Errorf("%o: %v", mode, err)
+		}
+		if info, err := os.Stat(key); err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%o: the mode was changed (%v)", mode, err)
+		}
+	}
+	if err := os.Chmod(key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opened(t, dir, Options{})
+}
+
 func TestTombstoneFile(t *testing.T) {
 	list := &tombstoneFile{path: filepath.Join(t.TempDir(), TombstoneFile)}
 	if got, err := list.List(t.Context()); len(got) != 0 || err != nil {

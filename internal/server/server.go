@@ -137,10 +137,10 @@ func (s *Server) openDirectory(ctx context.Context) (err error) {
 		return err
 	}
 	removeLeftovers(s.dir)
-	if err := closeFiles(s.dir); err != nil {
+	if s.cfg, err = LoadConfig(s.dir, s.opts.Environ, s.opts.Set); err != nil {
 		return err
 	}
-	if s.cfg, err = LoadConfig(s.dir, s.opts.Environ, s.opts.Set); err != nil {
+	if err := closeFiles(s.dir, s.cfg.MasterKeys); err != nil {
 		return err
 	}
 	if s.cfg.Node == "" {
