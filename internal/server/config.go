@@ -37,10 +37,10 @@ type Config struct {
 type TLSConfig struct {
 	// The server's certificate chain in PEM. Empty: keyturn makes a private authority in the directory tls/, which the
 	// command line trusts, and signs a certificate for the names in listen with it.
-	CertFile string `koanf:"certFile" default:"" validate:"required_with=KeyFile,omitempty,filepath"`
+	CertFile string `koanf:"certFile" default:"" validate:"required_with=KeyFile,omitempty,abspath"`
 
 	// The private key of certFile in PEM, 0600.
-	KeyFile string `koanf:"keyFile" default:"" validate:"required_with=CertFile,omitempty,filepath"`
+	KeyFile string `koanf:"keyFile" default:"" validate:"required_with=CertFile,omitempty,abspath"`
 
 	// More host names and addresses for the certificate that keyturn makes: those under which clients reach the server when
 	// they are not the ones in listen.
@@ -51,7 +51,7 @@ type TLSConfig struct {
 type AuditConfig struct {
 	// The file outside the store to which every signed checkpoint is appended. Empty means checkpoints.log in the data
 	// directory; a file on another machine's disk proves more.
-	CheckpointFile string `koanf:"checkpointFile" default:"" validate:"omitempty,filepath"`
+	CheckpointFile string `koanf:"checkpointFile" default:"" validate:"omitempty,abspath"`
 
 	// How often a checkpoint is signed while events come in. What a machine loses with its disk, and what somebody who can
 	// change the store could cut off unnoticed, is at most the events since the last one.

@@ -84,6 +84,7 @@ func TestConfigRefuses(t *testing.T) {
 		"relative socket":       {yaml: minimal + "listen: unix://k.sock\n", want: []string{"`listen[0]`"}},
 		"address with password": {yaml: minimal + "listen: https://u:CANARY@h:1\n", want: []string{"`listen[0]`"}},
 		"debug abroad":          {yaml: minimal + "debug:\n  listen: 0.0.0.0:6060\n", want: []string{"`debug.listen`", "loopback"}},
+		"relative paths":        {yaml: minimal + "tls:\n  certFile: c.pem\n  keyFile: ./k.pem\naudit:\n  checkpointFile: logs/checkpoints.log\n", want: []string{"`tls.certFile`", "`tls.keyFile`", "`audit.checkpointFile`", "absolute"}},
 		"half a certificate":    {yaml: minimal + "tls:\n  certFile: /c.pem\n", want: []string{"`tls.keyFile`", "given together"}},
 		"level":                 {yaml: minimal + "log:\n  level: CANARY\n", want: []string{"`log.level`", "debug, info, warn, error"}},
 		"duration":              {yaml: minimal + "keys:\n  destroyQuiet: CANARY\n", want: []string{"`keys.destroyQuiet` must be a duration", "90s"}},

@@ -94,7 +94,7 @@ func ruleOf(f reflect.StructField) string {
 		switch tag {
 		case "min", "max", "oneof":
 			texts = append(texts, strings.TrimPrefix(ruleText(tag, param, f.Type.Kind()), "must "))
-		case "loopback", "printascii":
+		case "loopback", "printascii", "abspath":
 			texts = append(texts, strings.TrimPrefix(ruleTexts[tag], "must "))
 		}
 	}

@@ -17,6 +17,7 @@ var rules = map[string]func(text string) bool{
 	"master":   func(text string) bool { _, err := masterDriver(text); return err == nil },
 	"listen":   func(text string) bool { _, err := parseAddress(text); return err == nil },
 	"loopback": isLoopback,
+	"abspath":  func(text string) bool { return filepath.IsAbs(text) && !strings.ContainsRune(text, 0) },
 }
 
 // ruleTexts says what each rule wants, for people.
@@ -28,7 +29,7 @@ var ruleTexts = map[string]string{
 	"required":      "is missing",
 	"required_with": "is missing: certificate and key are given together",
 	"printascii":    "must be printable ASCII",
-	"filepath":      "must be the path of a file",
+	"abspath":       "must be an absolute path of a file",
 }
 
 // ruleText says what a rule wants of a value of some kind.
