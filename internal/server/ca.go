@@ -42,6 +42,9 @@ func privateCertificate(dir string, names []string, now time.Time) (tls.Certific
 	if err := openDir(dir, true); err != nil {
 		return tls.Certificate{}, err
 	}
+	if err := mustBeOurs(dir); err != nil {
+		return tls.Certificate{}, err
+	}
 	certPath, keyPath := filepath.Join(dir, serverCertFile), filepath.Join(dir, serverKeyFile)
 	if cert, err := tls.LoadX509KeyPair(certPath, keyPath); err == nil && serves(cert.Leaf, names, now) {
 		return cert, nil
@@ -62,6 +65,37 @@ func privateCertificate(dir string, names []string, now time.Time) (tls.Certific
 		return tls.Certificate{}, err
 	}
 	return loadPair(certPath, keyPath)
+}
+
+// mustBeOurs refuses a directory tls/, or a file in it, that belongs to another user than this process and the data
+// directory, that is a link, or a key that others can read or change: whoever could enter the data directory before it was
+// closed might have put an authority of his own there, which clients would trust from then on.
+func mustBeOurs(dir string) error {
+	parent, err := os.Stat(filepath.Dir(dir))
+	if err != nil {
+		return fault.Wrap(api.CodeUnavailable, err, "looking at the data directory").WithField("dir")
+	}
+	for _, name := range []string{"", CAFile, caKeyFile, serverCertFile, serverKeyFile} {
+		info, err := os.Lstat(filepath.Join(dir, name))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			return fault.Wrap(api.CodeUnavailable, err, "looking at the private authority in tls/").WithField("tls")
+		case info.Mode().Type()&^fs.ModeDir != 0 || info.IsDir() != (name == ""):
+			return planted(name, "it is not a plain file")
+		case !ownedAs(info, parent):
+			return planted(name, "it belongs to another user")
+		case (name == caKeyFile || name == serverKeyFile) && info.Mode().Perm()&0o077 != 0:
+			return planted(name, "others can read or change it")
+		}
+	}
+	return nil
+}
+
+func planted(name, why string) error {
+	return fault.New(api.CodeDenied, "reading the private authority in tls/"+name+": "+why).WithField("tls").
+		WithNext("if you didn't put it there, move the directory tls/ away to have a new one made, and give clients its ca.crt")
 }
 
 // loadPair reads a certificate and its key. The key must be 0600.

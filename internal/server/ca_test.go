@@ -3,6 +3,8 @@ package server
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -86,6 +88,38 @@ func TestCertificateThatAKillLeft(t *testing.T) {
 		t.Errorf("a damaged authority: %v", err)
 	}
 }
+
+// A private authority that another user put there, or whose key others know, is not made the server's.
+func TestPlantedAuthorityIsRefused(t *testing.T) {
+	now := time.Now()
+	for name, plant := range map[string]func(dir string) error{
+		"a key that others can read": func(dir string) error { return os.Chmod(filepath.Join(dir, caKeyFile), 0o640) },
+		"the server's key":           func(dir string) error { return os.Chmod(filepath.Join(dir, serverKeyFile), 0o604) },
+		"a link": func(dir string) error {
+			moved := filepath.Join(filepath.Dir(dir), "elsewhere")
+			return errors.Join(os.Rename(filepath.Join(dir, caKeyFile), moved), os.Symlink(moved, filepath.Join(dir, caKeyFile)))
+		},
+		"another user's authority": func(dir string) error { return chownOther(filepath.Join(dir, CAFile)) },
+		"another user's directory": chownOther,
+	} {
+		dir := filepath.Join(t.TempDir(), TLSDir)
+		if _, err := privateCertificate(dir, []string{"localhost"}, now); err != nil {
+			t.Fatal(err)
+		}
+		err := plant(dir)
+		if errors.Is(err, fs.ErrPermission) {
+			continue // only root can give files away; the rule itself is tested by ownedAs's other cases
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := privateCertificate(dir, []string{"localhost"}, now); fault.CodeOf(err) != api.CodeDenied || fault.NextOf(err) == "" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func chownOther(path string) error { return os.Chown(path, 65534, 65534) }
 
 func TestOwnCertificate(t *testing.T) {
 	dir := t.TempDir()
