@@ -70,16 +70,6 @@ func (d *Dataset) Column(name string) (Column, bool) {
 	return Column{}, false
 }
 
-// Uses reports whether any column of d is protected by the key.
-func (d *Dataset) Uses(id envelope.KeyID) bool {
-	for _, c := range d.Columns {
-		if c.KeyID == id {
-			return true
-		}
-	}
-	return false
-}
-
 // Tx is what a store's transaction does for datasets. Names that don't exist are not_found; a revision that somebody
 // else moved on is conflict.
 type Tx interface {

@@ -106,7 +106,8 @@ type Dependent struct {
 	Rows            int64
 }
 
-// Dependents takes a census of every dataset that uses the key and answers what stands under the version. An error means
+// Dependents takes a census of every dataset, also of those that are another key's (values get copied), and answers what
+// stands under the version. An error means
 // that a database could not be asked: then nobody knows, and the version must not be destroyed.
 func (s *Service) Dependents(ctx context.Context, id envelope.KeyID, version uint32) (found []Dependent, err error) {
 	all, err := s.all(ctx)
@@ -115,9 +116,6 @@ func (s *Service) Dependents(ctx context.Context, id envelope.KeyID, version uin
 	}
 	for i := range all {
 		d := &all[i]
-		if !d.Uses(id) {
-			continue
-		}
 		tallies, err := s.count(ctx, d)
 		if err != nil {
 			return nil, fault.Wrapf("", err, "counting dataset %s", d.Name)

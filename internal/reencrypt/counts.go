@@ -17,9 +17,6 @@ func Kinds() []Kind { return []Kind{KindEncrypt, KindReencrypt, KindVerify, Kind
 // seals reports whether a run of this kind makes new ciphertexts.
 func (k Kind) seals() bool { return k == KindEncrypt || k == KindReencrypt }
 
-// opens reports whether a run of this kind opens ciphertexts.
-func (k Kind) opens() bool { return k != KindEncrypt }
-
 // Counts is what a run did. Rows, Skipped, Null, Plaintext and Unreadable are those of the first pass over the table;
 // later passes, which look at the same rows again, add to the other counts only.
 type Counts struct {

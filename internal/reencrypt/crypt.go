@@ -50,9 +50,6 @@ func newCrypto(w *Work) *crypto {
 	return c
 }
 
-// envelopeMagic begins what the SDK's Envelope seals. To seal it once more would take it from its readers.
-var envelopeMagic = []byte("kte1.")
-
 // verdict is what is to be done with one value.
 type verdict int
 
@@ -91,7 +88,7 @@ func (c *crypto) page(ctx context.Context, p *Page, b *Batch, r *result) error {
 		}
 	}
 	for i, s := range r.sealed {
-		if s.operations > 0 {
+		if s.operations > 0 && !c.work.DryRun {
 			if err := c.work.Columns[i].Keys.Spend(ctx, s.operations, s.bytes); err != nil {
 				return err
 			}
@@ -127,10 +124,10 @@ func (c *crypto) value(ctx context.Context, p *Page, b *Batch, r *result, row, c
 		r.counts.Stuck++
 		return fail("the value is neither text nor bytes")
 	}
-	if bytes.HasPrefix(v, envelopeMagic) {
+	if bytes.HasPrefix(v, envelopeMagic) { // to seal it once more would take it from its readers
 		r.counts.Unreadable++
-		if c.work.Kind == KindEncrypt {
-			r.counts.Stuck++ // a census counts it as plaintext
+		if c.counted(v, form, col) {
+			r.counts.Stuck++
 		}
 		return fail("it is a message of the SDK's Envelope (kte1.), which holds its own data key")
 	}
@@ -142,6 +139,9 @@ func (c *crypto) value(ctx context.Context, p *Page, b *Batch, r *result, row, c
 	switch {
 	case reason != "":
 		r.counts.Unreadable++
+		if c.counted(v, form, col) {
+			r.counts.Stuck++
+		}
 		return fail(reason)
 	case !ours:
 		r.counts.Plaintext++
@@ -234,6 +234,21 @@ func (c *crypto) inspect(v []byte, form Form, col int) (h envelope.Header, ours 
 		return h, false, "it is a ciphertext of another key"
 	}
 	return info.Header, true, ""
+}
+
+// counted says whether a census goes on counting a value that can't be read as work to be done: it does so by the first
+// bytes alone, so one that was cut short behind its header still stands under a version of this column's key.
+func (c *crypto) counted(v []byte, form Form, col int) bool {
+	n := envelope.PrefixLen
+	switch {
+	case bytes.HasPrefix(v, envelopeMagic):
+		n++
+	case form == Binary:
+		n = envelope.HeaderSize
+	}
+	t := Tally{Versions: map[VersionOf]int64{}}
+	t.add(Group{Form: form, Prefix: v[:min(len(v), n)], Rows: 1})
+	return c.work.Kind.remaining(&t, c.work.Columns[col].Keys) > 0
 }
 
 // open opens c.blob into c.plain under the context of the row at hand.

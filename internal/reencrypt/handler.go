@@ -41,9 +41,10 @@ func (h handler) Kind() string { return string(h.kind) }
 // a second.
 const chunkTime = 20 * time.Second
 
-// Run works on the job for up to chunkTime. State and failures are saved about once a second; at the end the cursor and
-// an audit event with the counts since the last event are one transaction, so the events of a job always sum up to
-// what it did. A crash repeats what came after the last save: rows that were moved already are recognised.
+// Run works on the job for up to chunkTime. State and failures are saved every saveEvery; at the end the cursor and an
+// audit event with the counts since the last event are one transaction, so the events of a job always sum up to the
+// counts that it shows. A crash looks again at what came after the last save: rows that were moved already are
+// recognised by their header and count as skipped, so after a crash "changed" may be short by them, never too high.
 func (h handler) Run(ctx context.Context, run *runner.Run) error {
 	c := &chunk{s: h.s, kind: h.kind, run: run, begun: time.Now()}
 	if err := c.load(); err != nil {

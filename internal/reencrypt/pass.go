@@ -11,7 +11,7 @@ import (
 
 // pass is one walk through the table, or a part of it:
 //
-//	reader ── read ──▶ crypto goroutines ── write ──▶ writers ──▶ acks ──▶ save, once a second
+//	reader ── read ──▶ crypto goroutines ── write ──▶ writers ──▶ acks ──▶ save, every saveEvery
 //	   ▲                   │                             │
 //	   └──── freePages ────┘      freeBatches ◀──────────┘
 //

@@ -1,6 +1,7 @@
 package reencrypt
 
 import (
+	"bytes"
 	"context"
 
 	"github.com/keyturn/keyturn/internal/envelope"
@@ -46,7 +47,7 @@ func (t *Tally) add(g Group) {
 	switch {
 	case g.Form == Null:
 		t.Null += g.Rows
-	case g.Form == Unsupported || !envelope.LooksLikeCiphertext(g.Prefix):
+	case g.Form == Unsupported || !looksLikeOurs(g.Prefix):
 		t.Plaintext += g.Rows
 	default:
 		h, err := headerOf(g)
@@ -58,8 +59,19 @@ func (t *Tally) add(g Group) {
 	}
 }
 
+// envelopeMagic begins what the SDK's Envelope seals: "kte1.", then its data key as a ciphertext of the server without the
+// "kt1.". So its first 37 characters say under which version it stands.
+var envelopeMagic = []byte("kte1.")
+
+func looksLikeOurs(v []byte) bool {
+	return bytes.HasPrefix(v, envelopeMagic) || envelope.LooksLikeCiphertext(v)
+}
+
 // headerOf reads the header that values of a group begin with.
 func headerOf(g Group) (envelope.Header, error) {
+	if wrapped, ok := bytes.CutPrefix(g.Prefix, envelopeMagic); ok {
+		return envelope.ParsePrefixText("kt1." + string(wrapped))
+	}
 	if g.Form == Text {
 		return envelope.ParsePrefixText(string(g.Prefix))
 	}

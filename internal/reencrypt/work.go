@@ -110,4 +110,4 @@ type Progress struct {
 type SaveFunc func(ctx context.Context, p *Progress) error
 
 // saveEvery is how often a pass that runs is saved: what a crash makes it look at again.
-const saveEvery = time.Second
+const saveEvery = 100 * time.Millisecond

@@ -18,17 +18,27 @@ import (
 func (c valueColumn) groupSQL() string {
 	col := "t." + c.quoted
 	if c.form == reencrypt.Binary {
-		return fmt.Sprintf(`CASE WHEN %s IS NULL THEN NULL WHEN %s THEN pg_catalog.substr(%s, 1, 24) ELSE '\x'::bytea END`, col, c.oursSQL(), col)
+		return fmt.Sprintf(`CASE WHEN %s IS NULL THEN NULL WHEN %s THEN pg_catalog.substr(%s, 1, CASE WHEN %s THEN 37 ELSE 24 END) ELSE '\x'::bytea END`, col, c.oursSQL(), col, c.envelopeSQL())
 	}
-	return fmt.Sprintf(`CASE WHEN %s IS NULL THEN NULL WHEN %s THEN pg_catalog.left(%s, 36) ELSE '' END COLLATE pg_catalog."C"`, col, c.oursSQL(), col)
+	return fmt.Sprintf(`CASE WHEN %s IS NULL THEN NULL WHEN %s THEN pg_catalog.left(%s, CASE WHEN %s THEN 37 ELSE 36 END) ELSE '' END COLLATE pg_catalog."C"`, col, c.oursSQL(), col, c.envelopeSQL())
 }
 
-// oursSQL is whether a value begins as our ciphertexts do: "kt1.", or 'K' 'T' and the number of the format.
+// oursSQL is whether a value begins as our ciphertexts do: "kt1.", the "kte1." of the SDK's Envelope, or 'K' 'T' and the
+// number of the format. In bytes the texts count too: they were put there as they were.
 func (c valueColumn) oursSQL() string {
 	if c.form == reencrypt.Binary {
-		return fmt.Sprintf(`pg_catalog.substr(t.%s, 1, 3) OPERATOR(pg_catalog.=) '\x4b5401'::bytea`, c.quoted)
+		return fmt.Sprintf(`(pg_catalog.substr(t.%[1]s, 1, 3) OPERATOR(pg_catalog.=) '\x4b5401'::bytea OR pg_catalog.substr(t.%[1]s, 1, 4) OPERATOR(pg_catalog.=) '\x6b74312e'::bytea OR %[2]s)`,
+			c.quoted, c.envelopeSQL())
 	}
-	return fmt.Sprintf(`pg_catalog.starts_with(t.%s COLLATE pg_catalog."C", 'kt1.')`, c.quoted)
+	return fmt.Sprintf(`(pg_catalog.starts_with(t.%s COLLATE pg_catalog."C", 'kt1.') OR %s)`, c.quoted, c.envelopeSQL())
+}
+
+// envelopeSQL is whether a value begins as what the SDK's Envelope seals.
+func (c valueColumn) envelopeSQL() string {
+	if c.form == reencrypt.Binary {
+		return fmt.Sprintf(`pg_catalog.substr(t.%s, 1, 5) OPERATOR(pg_catalog.=) '\x6b7465312e'::bytea`, c.quoted)
+	}
+	return fmt.Sprintf(`pg_catalog.starts_with(t.%s COLLATE pg_catalog."C", 'kte1.')`, c.quoted)
 }
 
 // whole runs fn on a connection whose questions look at the whole table: one snapshot for all of them, and no time limit

@@ -10,21 +10,23 @@ import (
 )
 
 // oursSQL is whether a text or a blob may look like one of our ciphertexts (envelope.LooksLikeCiphertext, which is asked
-// about what comes back): "kt1.", or 'K' 'T' and the number of the format. Either can stand as the other type.
+// about what comes back): "kt1.", the "kte1." of the SDK's Envelope, or 'K' 'T' and the number of the format. Each can stand
+// as the other type.
 func (c valueColumn) oursSQL(form reencrypt.Form) string {
 	if form == reencrypt.Binary {
-		return fmt.Sprintf("(substr(%[1]s, 1, 3) = x'4b5401' OR substr(%[1]s, 1, 4) = x'6b74312e')", c.quoted)
+		return fmt.Sprintf("(substr(%[1]s, 1, 3) = x'4b5401' OR substr(%[1]s, 1, 4) = x'6b74312e' OR substr(%[1]s, 1, 5) = x'6b7465312e')", c.quoted)
 	}
-	return fmt.Sprintf("(substr(%[1]s, 1, 4) COLLATE BINARY = 'kt1.' OR substr(%[1]s, 1, 3) COLLATE BINARY = char(75, 84, 1))", c.quoted)
+	return fmt.Sprintf("(substr(%[1]s, 1, 4) COLLATE BINARY = 'kt1.' OR substr(%[1]s, 1, 5) COLLATE BINARY = 'kte1.' OR substr(%[1]s, 1, 3) COLLATE BINARY = char(75, 84, 1))", c.quoted)
 }
 
 // groupSQL is how values begin: in their own type, empty for what isn't ours, so that a column full of plaintexts is one
 // group and none of them travels; a mark for what is neither text nor blob.
 func (t *target) groupSQL(c valueColumn) string {
-	blob := fmt.Sprintf("substr(%[1]s, 1, CASE WHEN substr(%[1]s, 1, 1) = x'4b' THEN %[2]d ELSE %[3]d END)", c.quoted, envelope.HeaderSize, envelope.PrefixLen)
-	return fmt.Sprintf("CASE %s WHEN 'text' THEN CASE WHEN %s THEN substr(%s, 1, %d) ELSE '' END "+
+	blob := fmt.Sprintf("substr(%[1]s, 1, CASE WHEN substr(%[1]s, 1, 1) = x'4b' THEN %[2]d WHEN substr(%[1]s, 3, 1) = x'65' THEN %[3]d + 1 ELSE %[3]d END)", c.quoted, envelope.HeaderSize, envelope.PrefixLen)
+	text := fmt.Sprintf("substr(%[1]s, 1, CASE WHEN substr(%[1]s, 1, 5) COLLATE BINARY = 'kte1.' THEN %[2]d + 1 ELSE %[2]d END)", c.quoted, envelope.PrefixLen)
+	return fmt.Sprintf("CASE %s WHEN 'text' THEN CASE WHEN %s THEN %s ELSE '' END "+
 		"WHEN 'blob' THEN CASE WHEN %s THEN %s ELSE x'' END WHEN 'null' THEN NULL ELSE %d END",
-		t.kindSQL(c), c.oursSQL(reencrypt.Text), c.quoted, envelope.PrefixLen, c.oursSQL(reencrypt.Binary), blob, markUnsupported)
+		t.kindSQL(c), c.oursSQL(reencrypt.Text), text, c.oursSQL(reencrypt.Binary), blob, markUnsupported)
 }
 
 // whole runs fn on a connection whose questions look at the whole table, in one snapshot.
