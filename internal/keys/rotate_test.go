@@ -201,3 +201,26 @@ func countMoves(moves []Transition, n uint32) (count int) {
 	}
 	return count
 }
+
+// A key whose row somebody took a version out of is refused as tampering, and nothing is numbered twice.
+func TestRotateRefusesAGap(t *testing.T) {
+	for name, keep := range map[string][]int{"the first is missing": {1, 2}, "one is missing": {0, 2}, "out of order": {1, 0, 2}, "twice": {0, 0, 1}} {
+		whole := newTestKey(t, Spec{})
+		for range 2 {
+			if _, err := whole.Rotate(testNow, "ann", "", 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		k := whole
+		k.Versions = nil
+		for _, i := range keep {
+			k.Versions = append(k.Versions, whole.Versions[i])
+		}
+		if moves, err := k.Rotate(testNow, "ann", "", 0); fault.CodeOf(err) != api.CodeIntegrity || moves != nil || len(k.Versions) != len(keep) {
+			t.Errorf("%s: %v, %v", name, moves, err)
+		}
+		if _, ok := k.Version(uint32(keep[0]) + 1); ok && keep[0] != 0 {
+			t.Errorf("%s: a version was found in another's place", name)
+		}
+	}
+}
