@@ -156,29 +156,3 @@ func numberBefore(line []byte, end int, mark string, bits int) (at int, n uint64
 	n, err := strconv.ParseUint(string(line[first:end]), 10, bits)
 	return at, n, err == nil
 }
-
-// ReadCheckpoints reads a checkpoint file: a line for each signed checkpoint, in the form of AppendCheckpointLine. A
-// last line without a newline is what a power cut left of an append, and is passed over; anything else that is not a
-// checkpoint of the key's log is fault integrity with the line's number.
-func ReadCheckpoints(r io.Reader, key *Key) ([]Checkpoint, error) {
-	var out []Checkpoint
-	in := bufio.NewReaderSize(r, MaxLine)
-	for n := 1; ; n++ {
-		line, err := in.ReadSlice('\n')
-		if errors.Is(err, io.EOF) {
-			return out, nil
-		}
-		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
-			return out, fault.Wrap(api.CodeUnavailable, err, "reading the checkpoint file")
-		}
-		signed, ok := parseCheckpointLine(bytes.TrimSuffix(line, []byte("\n")))
-		if !ok {
-			return out, fault.Newf(api.CodeIntegrity, "reading the checkpoint file: line %d is not a checkpoint", n)
-		}
-		c, err := ParseCheckpoint(signed, key)
-		if err != nil {
-			return out, fault.Wrapf(api.CodeIntegrity, err, "reading the checkpoint file: line %d", n)
-		}
-		out = append(out, c)
-	}
-}

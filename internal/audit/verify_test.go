@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -318,6 +319,39 @@ func TestReadCheckpoints(t *testing.T) {
 	} {
 		if _, err := ReadCheckpoints(bytes.NewReader(f), m.key); fault.CodeOf(err) != api.CodeIntegrity {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestReadCheckpointsTakesWhatTheCommandPrints: notes as `audit checkpoint` prints them, with and without --json, alone or
+// one behind the other, and none of them torn.
+func TestReadCheckpointsTakesWhatTheCommandPrints(t *testing.T) {
+	m := makeLog(t, "store", 100, 2, 10)
+	first, second := m.kept[0].Note, m.kept[1].Note
+	document, err := json.Marshal(map[string]any{"sequence": 1, "note": second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		file string
+		want int
+	}{
+		"a note":                      {first, 1},
+		"a note without newline":      {strings.TrimSuffix(first, "\n"), 1},
+		"a document":                  {string(document) + "\n", 1},
+		"a document without newline":  {string(document), 1},
+		"all forms":                   {first + string(document) + "\n" + first + string(AppendCheckpointLine(nil, second)) + "\n", 4},
+		"a note and a torn line":      {first + string(AppendCheckpointLine(nil, second))[:60], 1},
+		"a note without signature":    {first[:strings.Index(first, "— ")], -1},
+		"a changed note":              {strings.Replace(first, "checkpoint 1", "checkpoint 2", 1), -1},
+		"a changed document":          {strings.Replace(string(document), "checkpoint 2", "checkpoint 3", 1), -1},
+		"a document without a note":   {"{\"ok\":true}\n", -1},
+		"another log's note":          {makeLog(t, "another", 5, 1, 5).kept[0].Note, -1},
+		"a note that goes on forever": {strings.SplitAfter(first, "\n")[0] + strings.Repeat("shard 1\n", MaxLine), -1},
+	} {
+		got, err := ReadCheckpoints(strings.NewReader(tc.file), m.key)
+		if tc.want < 0 && fault.CodeOf(err) != api.CodeIntegrity || tc.want >= 0 && (err != nil || len(got) != tc.want) {
+			t.Errorf("%s: %d checkpoints, %v", name, len(got), err)
 		}
 	}
 }
