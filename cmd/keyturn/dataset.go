@@ -35,12 +35,17 @@ func datasetAdd(a *app) *cobra.Command {
 database is said in the notes.
 
 The connection URL is sealed in the store and shown without its password. To keep a password off the command line, where
-other users of the machine can read it, use --db-file or --db-env.
+other users of the machine can read it, use --db-file or --db-env. The variable of --db-env is one of the server's, and its
+name begins with KEYTURN_DATASET_: no other variable is read.
+
+Registering takes key.encrypt and key.decrypt on the key of every column beside dataset.write, because work on the table uses
+them. An owner has all of it; a key-administrator runs what was registered, and registers only if he was made with
+--allow key.encrypt --allow key.decrypt.
 
 The context template binds every ciphertext to its place, so that one moved to another row doesn't open. {table}, {column},
 {pk} and {pk.NAME} stand for the row's own; the default binds table, column and the whole primary key.`,
 		Example: `  keyturn dataset add patients --db sqlite:///srv/clinic.db --table patients --column ssn=phi --column notes=phi
-  keyturn dataset add orders --db-env ORDERS_DB --table shop.orders --pk tenant,id --column card=pii --context tenant={pk.tenant} --context id={pk.id}`,
+  keyturn dataset add orders --db-env KEYTURN_DATASET_ORDERS --table shop.orders --pk tenant,id --column card=pii --context tenant={pk.tenant} --context id={pk.id}`,
 		Args: args("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			in.Name = args[0]
@@ -62,7 +67,7 @@ The context template binds every ciphertext to its place, so that one moved to a
 	f := cmd.Flags()
 	f.StringVar(&in.DB, "db", "", "the database's `URL`: postgres://USER@HOST/DATABASE or sqlite:///PATH")
 	f.StringVar(&dbFile, "db-file", "", "read the database's URL from this `file`, or from stdin with -")
-	f.StringVar(&in.DBEnv, "db-env", "", "the environment `variable` of the server that holds the database's URL")
+	f.StringVar(&in.DBEnv, "db-env", "", "the environment `variable` of the server that holds the database's URL, KEYTURN_DATASET_…")
 	f.StringVar(&in.Table, "table", "", "the `table`, or SCHEMA.TABLE (required)")
 	f.StringSliceVar(&in.PK, "pk", nil, "the primary key's `columns` (default: the table's own)")
 	f.StringArrayVar(&columns, "column", nil, "a column and its key, `COLUMN=KEY`; may be repeated (required)")

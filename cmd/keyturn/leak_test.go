@@ -76,7 +76,7 @@ func TestAdvisory_GHSA_444v_8vxr_p36h(t *testing.T) {
 		{nil, "", "dataset add d --db postgres://app:" + canary + "@127.0.0.1:1/x --table t --column c=phi"},
 		{nil, "postgres://app:" + canary + "@127.0.0.1:1/x", "dataset add d --db-file - --table t --column c=phi"},
 		{nil, "", "dataset add d --db-file " + file + " --table t --column c=phi"},
-		{map[string]string{"DSN": "postgres://app:" + canary + "@127.0.0.1:1/x"}, "", "dataset add d --db-env DSN --table t --column c=phi"},
+		{map[string]string{"KEYTURN_DATASET_D": "postgres://app:" + canary + "@127.0.0.1:1/x"}, "", "dataset add d --db-env KEYTURN_DATASET_D --table t --column c=phi"},
 		{map[string]string{"M": canary}, "", "master add env://M"},
 		{nil, "", "master add file://" + file},
 		{map[string]string{"KEYTURN_TOKEN": canary}, "", "--server http://127.0.0.1:1 key list"},

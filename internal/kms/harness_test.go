@@ -203,16 +203,20 @@ func (d *dependents) Dependents(context.Context, envelope.KeyID, uint32) ([]Depe
 
 // masterConfig opens held keys named by URL, and keeps what is saved.
 type masterConfig struct {
-	opened int
-	saved  []string
-	err    error
-	fixed  error // the list comes from elsewhere
+	openErr error
+	opened  int
+	saved   []string
+	err     error
+	fixed   error // the list comes from elsewhere
 }
 
 func (m *masterConfig) Editable() error { return m.fixed }
 
 func (m *masterConfig) Open(_ context.Context, url string) (keyring.MasterKey, error) {
 	m.opened++
+	if m.openErr != nil {
+		return nil, m.openErr
+	}
 	name, ok := strings.CutPrefix(url, "file:///")
 	if !ok {
 		return nil, fault.New(api.CodeInvalid, "reading a master key's URL").WithField("url")

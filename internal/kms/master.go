@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
@@ -68,11 +69,14 @@ func (s *Service) masterViews(ctx context.Context) []api.MasterKey {
 func (s *Service) AddMaster(ctx context.Context, c *access.Caller, in api.MasterKeyRequest) (api.MasterRotation, error) {
 	return s.changeMasters(ctx, c, "master_added", func(ctx context.Context, now []keyring.MasterKey) ([]keyring.MasterKey, string, error) {
 		if err := s.mastersEditable(); err != nil {
-			return nil, in.URL, err
+			return nil, "", err // nor is the URL recorded: it may be a key, pasted
+		}
+		if err := nameable(c, in.URL, now); err != nil {
+			return nil, "", err
 		}
 		added, err := s.cfg.Masters.Open(ctx, in.URL)
 		if err != nil {
-			return nil, "", fault.Wrap("", err, "adding a master key")
+			return nil, "", notOpened(err)
 		}
 		for _, m := range now {
 			if m.ID() == added.ID() || m.URL() == added.URL() {
@@ -88,7 +92,7 @@ func (s *Service) AddMaster(ctx context.Context, c *access.Caller, in api.Master
 func (s *Service) RemoveMaster(ctx context.Context, c *access.Caller, in api.MasterKeyRequest) (api.MasterRotation, error) {
 	return s.changeMasters(ctx, c, "master_removed", func(_ context.Context, now []keyring.MasterKey) ([]keyring.MasterKey, string, error) {
 		if err := s.mastersEditable(); err != nil {
-			return nil, in.URL, err
+			return nil, "", err
 		}
 		i := slices.IndexFunc(now, func(m keyring.MasterKey) bool { return m.URL() == in.URL })
 		switch {
@@ -101,6 +105,29 @@ func (s *Service) RemoveMaster(ctx context.Context, c *access.Caller, in api.Mas
 		}
 		return slices.Delete(slices.Clone(now), i, i+1), in.URL, nil
 	})
+}
+
+// nameable keeps callers over the network from asking which files and variables there are on this machine: those are named
+// by callers on it, unless the configuration names them anyway.
+func nameable(c *access.Caller, url string, now []keyring.MasterKey) error {
+	scheme, _, _ := strings.Cut(url, "://")
+	here := scheme == "file" || scheme == "env"
+	if !here || c.Local() || slices.ContainsFunc(now, func(m keyring.MasterKey) bool { return m.URL() == url }) {
+		return nil
+	}
+	return fault.New(api.CodeInvalid, "adding a master key: a file or variable of the server can't be named over the network").WithField("url").
+		WithNext("run the command on the server's machine, as the user that keyturn runs as and without a token")
+}
+
+// notOpened is why a new master key can't be opened. Where nothing is, the cause is left out: it quotes the URL, and who
+// pastes a key in its place names nothing that is.
+func notOpened(err error) error {
+	switch code := fault.CodeOf(err); code {
+	case api.CodeNotFound, api.CodeUnavailable:
+		return fault.New(code, "adding a master key: what the URL names can't be found or read").WithField("url").
+			WithNext("check the URL: file:///path/to/key, or env://NAME of a variable of the server; keyturn master generate makes a key")
+	}
+	return fault.Wrap("", err, "adding a master key")
 }
 
 // mastersEditable says whether the list of master keys can be changed here at all, before anything is wrapped anew: a

@@ -39,7 +39,7 @@ func TestMasterLife(t *testing.T) {
 	text := h.encrypt("phi", "x", nil)
 	wrapped := h.stored("phi").Versions[0].Wrapped
 
-	out, err := h.svc.AddMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "file:///second"})
+	out, err := h.svc.AddMaster(t.Context(), here(), api.MasterKeyRequest{URL: "file:///second"})
 	h.must(err)
 	if out.Rewrapped != len(keys.KEKPurposes()) || len(out.MasterKeys) != 2 || !out.MasterKeys[0].OK || !out.MasterKeys[1].OK {
 		t.Errorf("%+v", out)
@@ -80,9 +80,9 @@ func TestMasterRefusals(t *testing.T) {
 	wants(t, err, api.CodeInUse, "url")
 	_, err = h.svc.RemoveMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "file:///absent"})
 	wants(t, err, api.CodeNotFound, "url")
-	_, err = h.svc.AddMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "file:///first"})
+	_, err = h.svc.AddMaster(t.Context(), here(), api.MasterKeyRequest{URL: "file:///first"})
 	wants(t, err, api.CodeConflict, "url")
-	_, err = h.svc.AddMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "junk"})
+	_, err = h.svc.AddMaster(t.Context(), here(), api.MasterKeyRequest{URL: "junk"})
 	wants(t, err, api.CodeInvalid)
 	if h.config.saved != nil {
 		t.Errorf("a refused change was saved: %v", h.config.saved)
@@ -107,7 +107,7 @@ func TestMasterConfigFails(t *testing.T) {
 	h := newHouse(t, options{})
 	h.create(api.CreateKeyRequest{Name: "phi"})
 	h.config.err = errors.New("read-only")
-	_, err := h.svc.AddMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "file:///second"})
+	_, err := h.svc.AddMaster(t.Context(), here(), api.MasterKeyRequest{URL: "file:///second"})
 	if err == nil {
 		t.Fatal("nobody hears of it")
 	}
@@ -180,7 +180,7 @@ func TestMastersAreListed(t *testing.T) {
 func TestMasterListFromElsewhereIsRefusedFirst(t *testing.T) {
 	h := newHouse(t, options{})
 	h.create(api.CreateKeyRequest{Name: "phi"})
-	_, err := h.svc.AddMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "file:///second"})
+	_, err := h.svc.AddMaster(t.Context(), here(), api.MasterKeyRequest{URL: "file:///second"})
 	h.must(err)
 	h.config.fixed = fault.New(api.CodeConflict, "the list comes from the environment").WithField("masterKeys")
 	_, err = h.svc.RemoveMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "file:///first"})
@@ -188,10 +188,41 @@ func TestMasterListFromElsewhereIsRefusedFirst(t *testing.T) {
 	h.must(h.opensWith("first"))
 	_, err = h.svc.RemoveMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "file:///second"})
 	wants(t, err, api.CodeConflict, "masterKeys")
-	_, err = h.svc.AddMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "file:///third"})
+	_, err = h.svc.AddMaster(t.Context(), here(), api.MasterKeyRequest{URL: "file:///third"})
 	wants(t, err, api.CodeConflict, "masterKeys")
 	h.must(h.opensWith("second"))
 	if strings.Join(h.config.saved, " ") != "file:///first file:///second" {
 		t.Errorf("saved %v", h.config.saved)
+	}
+}
+
+// here is an owner on the machine itself.
+func here() *access.Caller {
+	c := owner()
+	c.Method = "peer"
+	return c
+}
+
+// Over the network nobody finds out which files and variables the server's machine has: none is looked for, and every
+// answer is the same. What isn't there is not quoted either: it may be a key that was pasted.
+func TestMastersOfThisMachineAreNamedOnIt(t *testing.T) {
+	h := newHouse(t, options{})
+	var texts []string
+	for _, url := range []string{"file:///second", "file:///etc/shadow", "env://HOME"} {
+		_, err := h.svc.AddMaster(t.Context(), owner(), api.MasterKeyRequest{URL: url})
+		wants(t, err, api.CodeInvalid, "url")
+		texts = append(texts, err.Error())
+	}
+	if h.config.opened != 0 || texts[0] != texts[1] || texts[0] != texts[2] {
+		t.Errorf("%d opened: %q", h.config.opened, texts)
+	}
+	_, err := h.svc.AddMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "file:///first"}) // configured: nothing new is told
+	wants(t, err, api.CodeConflict, "url")
+	const pasted = "n0tAPathButAKey"
+	h.config.openErr = fault.New(api.CodeNotFound, "opening master key file /"+pasted)
+	_, err = h.svc.AddMaster(t.Context(), here(), api.MasterKeyRequest{URL: "file:///" + pasted})
+	wants(t, err, api.CodeNotFound, "url")
+	if strings.Contains(err.Error()+fault.NextOf(err)+h.lastEvent().raw, pasted) {
+		t.Errorf("it is quoted: %v, %s", err, h.lastEvent().raw)
 	}
 }

@@ -51,9 +51,12 @@ func (s *Service) dsn(ctx context.Context, d *datasets.Dataset) (DSN, error) {
 	return NewDSN(string(text)), nil
 }
 
+// fromEnv reads the URL in a variable. Only variables that were set for this purpose are read, and found to be set or not:
+// the others hold what a request has no business with.
 func (s *Service) fromEnv(name string) (DSN, error) {
 	if !variableName.MatchString(name) {
-		return DSN{}, fault.New(api.CodeInvalid, "the name of the environment variable has other characters than letters, digits and _").WithField("dbEnv")
+		return DSN{}, fault.New(api.CodeInvalid, "the environment variable's name isn't KEYTURN_DATASET_ with letters, digits and _ after it").
+			WithField("dbEnv").WithNext("set the URL in a variable of such a name, for the process that works on datasets")
 	}
 	text := s.cfg.Getenv(name)
 	if text == "" {

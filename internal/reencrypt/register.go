@@ -99,7 +99,7 @@ func (s *Service) connection(c *access.Caller, in api.AddDatasetRequest) (DSN, e
 	dsn := NewDSN(in.DB)
 	if dsn.Scheme() == "sqlite" && (c == nil || !c.Local()) {
 		return DSN{}, fault.New(api.CodeInvalid, "a file on the server can't be named over the network").WithField("db").
-			WithNext("set the URL in the server's environment and name the variable with --db-env, or run the command on the server's machine")
+			WithNext("set the URL in the server's environment and name the variable, KEYTURN_DATASET_…, with --db-env, or run the command on the server's machine")
 	}
 	return dsn, nil
 }

@@ -177,5 +177,5 @@ func view(d *datasets.Dataset, notes []string) api.Dataset {
 	return out
 }
 
-// variableName is what the name of an environment variable may look like.
-var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
+// variableName is what the name of an environment variable with a dataset's connection looks like.
+var variableName = regexp.MustCompile(`^KEYTURN_DATASET_[A-Za-z0-9_]{1,100}$`)

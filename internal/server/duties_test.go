@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -99,4 +100,27 @@ func cancelled(t testing.TB, s *Server, kind, dataset string) string {
 		t.Fatal(err)
 	}
 	return id
+}
+
+// A dataset's connection is read from variables that were set for datasets, and from no other: of the rest a request
+// doesn't even learn whether they are set.
+func TestOnlyDatasetVariablesAreRead(t *testing.T) {
+	s, admin := populated(t)
+	const canary = "CANARY-env-61b2"
+	s.opts.Environ = []string{"AWS_SECRET_ACCESS_KEY=" + canary, "HOME=sqlite:///" + canary, "KEYTURN_DATASET_A=sqlite:///nowhere.db"}
+	answers := map[string]bool{}
+	for _, name := range []string{"AWS_SECRET_ACCESS_KEY", "HOME", "UNSET", "keyturn_dataset_a", "KEYTURN_DATASET_"} {
+		status, answer := admin.call(t, "POST", "/v1/datasets", api.AddDatasetRequest{Name: "x", DBEnv: name, Table: "t", Columns: map[string]string{"c": "phi"}})
+		var p api.Problem
+		if err := json.Unmarshal(answer, &p); err != nil || status != 400 || p.Field != "dbEnv" {
+			t.Errorf("%s: %d %s", name, status, answer)
+		}
+		answers[p.Detail] = true
+	}
+	if len(answers) != 1 {
+		t.Errorf("the answers tell variables apart: %v", answers)
+	}
+	if status, answer := admin.call(t, "POST", "/v1/datasets", api.AddDatasetRequest{Name: "x", DBEnv: "KEYTURN_DATASET_A", Table: "t", Columns: map[string]string{"c": "phi"}}); status != 404 {
+		t.Errorf("one that is meant: %d %s", status, answer)
+	}
 }
