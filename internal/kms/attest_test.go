@@ -261,3 +261,18 @@ func TestDoctorFindsForgedRows(t *testing.T) {
 		})
 	}
 }
+
+// The list of destroyed versions is for good, so a version that somebody marked as destroyed in the database doesn't get
+// onto it: put back, it opens again.
+func TestForgedDestructionLeavesNoTombstone(t *testing.T) {
+	h := newHouse(t, options{})
+	h.create(api.CreateKeyRequest{Name: "phi"})
+	h.forge(`CREATE TABLE kept AS SELECT * FROM key_versions`)
+	h.forge(`UPDATE key_versions SET state = 'destroyed', wrapped = NULL`)
+	h.must(h.svc.Start(t.Context()))
+	if len(h.graves.list) != 0 {
+		t.Errorf("buried: %+v", h.graves.list)
+	}
+	h.forge(`UPDATE key_versions SET state = kept.state, wrapped = kept.wrapped FROM kept`)
+	h.encrypt("phi", "x", nil)
+}
