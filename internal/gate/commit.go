@@ -133,6 +133,12 @@ var errArrived = errors.New("an earlier attempt has arrived")
 // place appends one segment in our turn and returns when it is durable; otherwise unavailable, and nothing of it may be
 // answered. It steps back with errArrived if the attempt with the nonce unless turns out to be in the log.
 func (g *Gate) place(c *contents, unless string) error {
+	err := g.tryPlacing(c, unless)
+	g.refusing.Store(err != nil && !errors.Is(err, errArrived))
+	return err
+}
+
+func (g *Gate) tryPlacing(c *contents, unless string) error {
 	for range tries {
 		if err := g.ready(); err != nil {
 			return err

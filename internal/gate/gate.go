@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,7 +61,9 @@ type Gate struct {
 	headMu sync.Mutex
 	head   audit.ShardHead
 
-	stopped atomic.Pointer[fault.Error] // why nothing is answered any more
+	stopped  atomic.Pointer[fault.Error] // why nothing is answered any more
+	refusing atomic.Bool                 // the last event could not be recorded, so its operation was not answered
+	probed   atomic.Int64                // when Ready last tried to write, in microseconds
 
 	checkpoints checkpointer
 	news        news
@@ -178,6 +181,33 @@ func (g *Gate) Err() error {
 	}
 	return nil
 }
+
+// Ready is Err, and an error also while events can't be recorded, as on a full disk: then nothing could be answered. After
+// such a failure it tries itself, at most once a second, whether the store takes a write again: if nobody sends requests to
+// a server that isn't ready, no request would find out.
+func (g *Gate) Ready() error {
+	if err := g.Err(); err != nil || !g.refusing.Load() {
+		return err
+	}
+	now, last := g.now().UnixMicro(), g.probed.Load()
+	if now-last < time.Second.Microseconds() && now >= last || !g.probed.CompareAndSwap(last, now) {
+		return errRefusing
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	defer cancel()
+	err := g.st.Change(ctx, func(tx store.Tx) error { return tx.SetMeta(ctx, "write_probe", strconv.FormatInt(now, 10)) })
+	if err != nil {
+		return errRefusing
+	}
+	g.refusing.Store(false)
+	return nil
+}
+
+// probeTimeout is how long Ready waits for the store.
+const probeTimeout = 2 * time.Second
+
+var errRefusing = fault.New(api.CodeUnavailable, "the last operation could not be recorded in the audit log, so nothing can be answered").
+	WithNext("see that the store can be written: free some space, or repair its disk or network")
 
 // stop ends all answering for good; the first reason stays.
 func (g *Gate) stop(err error) {

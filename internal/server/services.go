@@ -35,7 +35,7 @@ func (s *Server) openServices(ctx context.Context) (err error) {
 			peer.New(local, os.Getuid()),
 			embedded{local},
 		},
-		Record: s.gate, Metrics: metrics, Ready: s.gate.Err, Log: s.log, Clock: s.opts.Clock,
+		Record: s.gate, Metrics: metrics, Ready: s.gate.Ready, Log: s.log, Clock: s.opts.Clock,
 	})
 	return err
 }
