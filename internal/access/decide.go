@@ -26,6 +26,8 @@ type Caller struct {
 	Principal           *Principal // nil = nobody, who may nothing
 	Method              string     // token, peer, embedded or internal
 	SourceIP, RequestID string
+
+	recorded uint32 // see MarkRecorded
 }
 
 // Local says whether the caller is on this machine and was vouched for by its kernel, or is this very process: only then

@@ -93,6 +93,7 @@ func (g *Gate) describe(ev *audit.Event, c *access.Caller, in Intent) {
 	if c == nil {
 		return
 	}
+	c.MarkRecorded()
 	ev.RequestID, ev.SourceIP, ev.Details.Method = cut(c.RequestID, maxRequestID), c.SourceIP, c.Method
 	if c.Principal != nil {
 		ev.UserID, ev.Role = c.Principal.Name, c.Principal.Role

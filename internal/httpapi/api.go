@@ -95,7 +95,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	started := a.clock()
 	defer func() { a.finish(x, started, recover()) }()
 	if err := a.serve(x); err != nil {
-		x.fail(err)
+		x.fail(a.failures.refused(x, err))
 	}
 }
 
