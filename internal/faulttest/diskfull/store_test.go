@@ -161,8 +161,8 @@ func (l *log) intactWhileFull() {
 
 // TestUntilTheDiskIsFull fills the disk with nothing but the log, twice, and opens the store again in between.
 func TestUntilTheDiskIsFull(t *testing.T) {
-	l := newLog(t, 2<<20)
-	if err := os.WriteFile(filepath.Join(l.disk.Dir, "filler"), make([]byte, 300_000), 0o600); err != nil {
+	l := newLog(t, 4<<20)
+	if err := os.WriteFile(filepath.Join(l.disk.Dir, "filler"), make([]byte, 1_000_000), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for round := range 2 {
