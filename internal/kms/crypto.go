@@ -173,6 +173,11 @@ func (s *Service) openBlob(ctx context.Context, o *opening, blob []byte, bound e
 		if err != nil {
 			return dst, 0, err
 		}
+		// Only what opened counts as a use, or whoever makes up a header could keep a version from being destroyed.
+		if err := s.usage.opened(ctx, info.KeyID, info.Version, s.clock()); err != nil {
+			clear(out[len(dst):])
+			return dst, 0, err
+		}
 		return out, info.Version, nil
 	}
 }
@@ -191,11 +196,7 @@ func (s *Service) processor(ctx context.Context, o *opening, h envelope.Header) 
 	if err := s.buried.refuse(k, v.Number); err != nil {
 		return nil, err
 	}
-	ek, err := s.ring.Version(ctx, k, v.Number)
-	if err != nil {
-		return nil, err
-	}
-	return ek, s.usage.opened(ctx, k.ID, v.Number, s.clock())
+	return s.ring.Version(ctx, k, v.Number)
 }
 
 // named is the version that a header names. One that this node doesn't know may have been made by another a moment ago,

@@ -74,10 +74,10 @@ func (s *Service) rewrapBlob(ctx context.Context, o *opening, blob []byte, info 
 	}
 	out := api.RewrapResponse{Version: info.Version, FromVersion: info.Version}
 	if v, ok := k.Active(); ok && v.Number == info.Version {
-		return out, s.proves(from, blob, bound)
+		return out, s.proves(ctx, from, blob, info, bound)
 	}
 	// Opened before anything is counted, so that garbage doesn't use the version up.
-	if err := s.proves(from, blob, bound); err != nil {
+	if err := s.proves(ctx, from, blob, info, bound); err != nil {
 		return api.RewrapResponse{}, err
 	}
 	to, err := s.protector(ctx, o.key, 1, info.Bytes)
@@ -92,13 +92,14 @@ func (s *Service) rewrapBlob(ctx context.Context, o *opening, blob []byte, info 
 	return out, nil
 }
 
-// proves opens a ciphertext for nothing but to know that it opens.
-func (s *Service) proves(key *envelope.Key, blob []byte, bound envelope.Context) error {
+// proves opens a ciphertext for nothing but to know that it opens; that is a use of its version, and noted.
+func (s *Service) proves(ctx context.Context, key *envelope.Key, blob []byte, info envelope.Info, bound envelope.Context) error {
 	b := scratches.Get().(*scratch)
 	defer b.free()
 	plain, err := key.Open(b.plain[:0], blob, bound)
-	if err == nil {
-		b.plain = plain
+	if err != nil {
+		return err
 	}
-	return err
+	b.plain = plain
+	return s.usage.opened(ctx, info.KeyID, info.Version, s.clock())
 }

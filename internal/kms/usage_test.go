@@ -164,3 +164,23 @@ func TestLastOpened(t *testing.T) {
 		t.Errorf("an opening a minute later: noted %v", got)
 	}
 }
+
+// A ciphertext that only looks like one of a version's is no use of it: nobody keeps a version from its destruction by
+// sending made-up ones.
+func TestForgedCiphertextsAreNoUse(t *testing.T) {
+	h := newHouse(t, options{})
+	h.create(api.CreateKeyRequest{Name: "phi"})
+	forged := []byte(h.encrypt("phi", "value", nil))
+	if last := &forged[len(forged)-3]; *last == 'A' {
+		*last = 'B'
+	} else {
+		*last = 'A'
+	}
+	_, _, err := h.tryDecrypt(owner(), "phi", string(forged), nil)
+	wants(t, err, api.CodeIntegrity)
+	_, err = h.svc.Rewrap(t.Context(), owner(), "phi", api.RewrapRequest{Ciphertext: string(forged)})
+	wants(t, err, api.CodeIntegrity)
+	if at := h.stored("phi").Versions[0].LastOpened; !at.IsZero() {
+		t.Errorf("it counts as opened at %v", at)
+	}
+}
