@@ -123,6 +123,9 @@ func (s *Service) batch(ctx context.Context, c *access.Caller, key string, actio
 		b := bulk{opening: opening{caller: c, ev: ev, key: key}, scratch: scratches.Get().(*scratch)}
 		defer b.free()
 		ev.Details.Items = uint64(n)
+		if err := s.mayBegin(ctx, action, key); err != nil {
+			return err
+		}
 		for i := range n {
 			err := ctx.Err()
 			if err == nil {
@@ -142,6 +145,19 @@ func (s *Service) batch(ctx context.Context, c *access.Caller, key string, actio
 		}
 		return nil
 	})
+}
+
+// mayBegin ends a batch that protects under a key which protects nothing now: every item would fail for the same reason.
+func (s *Service) mayBegin(ctx context.Context, action access.Action, key string) error {
+	if action == access.KeyDecrypt {
+		return nil // each ciphertext names a version of its own
+	}
+	k, err := s.ring.Lookup(ctx, key)
+	if err != nil {
+		return err
+	}
+	_, err = k.Usable(s.clock())
+	return err
 }
 
 // decideItem is the decision on one item: rights are looked at where they are used, not only at the outer request.

@@ -110,3 +110,20 @@ func TestBatchSizes(t *testing.T) {
 	_, err = h.svc.DecryptBatch(t.Context(), owner(), "absent", api.DecryptBatchRequest{Items: []api.DecryptRequest{{Ciphertext: h.encrypt("phi", "x", nil)}}})
 	wants(t, err, api.CodeNotFound)
 }
+
+// Under a key without an active version a batch that protects ends with the key's own error, as a single request does.
+func TestBatchUnderAKeyThatProtectsNothing(t *testing.T) {
+	h := newHouse(t, options{})
+	h.create(api.CreateKeyRequest{Name: "phi"})
+	text := h.encrypt("phi", "x", nil)
+	_, err := h.svc.Disable(t.Context(), owner(), "phi", api.VersionStateRequest{Version: 1})
+	h.must(err)
+	_, err = h.svc.EncryptBatch(t.Context(), owner(), "phi", api.EncryptBatchRequest{Items: []api.EncryptRequest{{Plaintext: []byte("x")}, {Plaintext: []byte("y")}}})
+	wants(t, err, api.CodeWrongState)
+	_, err = h.svc.RewrapBatch(t.Context(), owner(), "phi", api.RewrapBatchRequest{Items: []api.RewrapRequest{{Ciphertext: text}}})
+	wants(t, err, api.CodeWrongState)
+	out, err := h.svc.DecryptBatch(t.Context(), owner(), "phi", api.DecryptBatchRequest{Items: []api.DecryptRequest{{Ciphertext: text}}})
+	if err != nil || string(out.Items[0].Plaintext) != "x" {
+		t.Errorf("opening goes on: %+v %v", out, err)
+	}
+}
