@@ -119,7 +119,7 @@ func auditQuery(a *app) *cobra.Command {
 	}, func(cmd *cobra.Command) {
 		f.flags(cmd)
 		cmd.Flags().IntVar(&f.q.Limit, "limit", 1000, "at most so many `events`; 0 for all")
-		cmd.Flags().StringVar(&f.q.After, "after", "", "after this `place`, SHARD:INDEX")
+		cmd.Flags().StringVar(&f.q.After, "after", "", "after this `place`, SHARD.INDEX")
 	})
 }
 

@@ -29,7 +29,7 @@ const maxCiphertext = 2 * api.MaxPlaintext
 
 // run prepares what the three have in common: context, input, store, output.
 func (c *crypt) run(ctx context.Context, a *app, key string, op lineOp, one func(*store, map[string]string) error) error {
-	bound, err := pairs("context", c.context)
+	bound, err := pairs("context", "NAME=VALUE", c.context)
 	if err != nil {
 		return err
 	}
@@ -54,7 +54,7 @@ The context is bound into the ciphertext and must be given again to open it. It 
 With --lines every line is an item of its own; one that fails is printed as an empty line and named on stderr, and the exit
 status is 6.`,
 		Example: `  echo -n 900-05-1120 | keyturn encrypt phi --context patient=17
-  keyturn encrypt phi --in scan.png --out scan.kt1
+  keyturn encrypt phi --in letter.txt --out letter.kt1
   keyturn encrypt phi --lines < numbers.txt > sealed.txt`,
 		Args: args("KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -88,7 +88,7 @@ that it was sealed with.
 With --lines every line is an item of its own; one that fails is printed as an empty line and named on stderr, and the exit
 status is 6. A plaintext that holds a line break fails there: open it alone.`,
 		Example: `  keyturn decrypt phi --context patient=17 < sealed.kt1
-  keyturn decrypt phi --in scan.kt1 --out scan.png
+  keyturn decrypt phi --in letter.kt1 --out letter.txt
   keyturn decrypt phi --lines < sealed.txt`,
 		Args: args("KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {

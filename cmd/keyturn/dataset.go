@@ -49,13 +49,16 @@ The context template binds every ciphertext to its place, so that one moved to a
 		Args: args("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			in.Name = args[0]
+			if len(columns) == 0 {
+				return usage("column", "dataset add: no column is named").WithNext("name at least one --column COLUMN=KEY")
+			}
 			if err := a.databaseURL(cmd.Context(), &in, dbFile); err != nil {
 				return err
 			}
-			if in.Columns, err = pairs("column", columns); err != nil {
+			if in.Columns, err = pairs("column", "COLUMN=KEY", columns); err != nil {
 				return err
 			}
-			if in.Context, err = pairs("context", context); err != nil {
+			if in.Context, err = pairs("context", "NAME=TEMPLATE", context); err != nil {
 				return err
 			}
 			return a.with(cmd.Context(), func(s *store) error {

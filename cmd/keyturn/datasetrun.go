@@ -142,7 +142,7 @@ func (a *app) interrupted(ctx context.Context, s *store, err error, id, what str
 	if !s.embedded {
 		next = "the server goes on with the job; follow it: keyturn job watch " + id + ", stop it: keyturn job pause " + id
 	}
-	return fault.Wrap(api.CodeCancelled, context.Cause(ctx), "interrupted").WithNext(next)
+	return fault.New(api.CodeCancelled, "interrupted").WithNext(next)
 }
 
 // showRun prints a dataset job's counts, and any other job as it is.

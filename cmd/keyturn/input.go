@@ -174,11 +174,14 @@ func (a *app) confirm(ctx context.Context, yes bool, format string, args ...any)
 		return nil
 	}
 	question := fmt.Sprintf(format, args...)
-	if !isTerminal(a.in) || !a.terminal {
+	if !a.interactive() {
 		return usage("yes", "%s: this needs a confirmation", question).WithNext("say --yes to do it without being asked")
 	}
 	return ask(a.stdin(ctx), a.err, question)
 }
+
+// interactive says whether somebody is there to answer a question.
+func (a *app) interactive() bool { return isTerminal(a.in) && a.terminal }
 
 // ask puts a question and takes yes, and nothing else, for yes.
 func ask(in io.Reader, out io.Writer, question string) error {
@@ -193,8 +196,8 @@ func ask(in io.Reader, out io.Writer, question string) error {
 	return nil
 }
 
-// pairs reads repeated NAME=VALUE flags into a map.
-func pairs(flag string, given []string) (map[string]string, error) {
+// pairs reads repeated flags into a map; form says how each is written, such as NAME=VALUE.
+func pairs(flag, form string, given []string) (map[string]string, error) {
 	if len(given) == 0 {
 		return nil, nil
 	}
@@ -202,7 +205,7 @@ func pairs(flag string, given []string) (map[string]string, error) {
 	for _, text := range given {
 		name, value, ok := strings.Cut(text, "=")
 		if !ok || name == "" {
-			return nil, usage(flag, "reading --%s: it is written NAME=VALUE", flag)
+			return nil, usage(flag, "reading --%s: it is written %s", flag, form)
 		}
 		if _, twice := m[name]; twice {
 			return nil, usage(flag, "reading --%s: a name is given twice", flag)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -141,12 +142,12 @@ more. No data is touched; move what stands under the old version with 'keyturn d
 	f.StringVar(&in.Reason, "reason", "", "`why`, for the audit log")
 	f.BoolVar(&in.Emergency, "emergency", false, "mark the rotation as an emergency; needs --reason")
 	f.Uint32Var(&in.IfVersion, "if-version", 0, "refuse unless this `version` is the active one now")
-	f.BoolVar(&all, "all", false, "rotate every key")
+	f.BoolVar(&all, "all", false, "rotate every key that has an active version")
 	return cmd
 }
 
-// rotateAll rotates key after key. One that can't be rotated, as without an active version, doesn't keep the others
-// from it; the first refusal is the command's.
+// rotateAll rotates key after key. One that can't be rotated, doesn't keep the others from it; the first refusal is
+// the command's. One without an active version was retired and is left so.
 func (a *app) rotateAll(cmd *cobra.Command, in api.RotateKeyRequest) error {
 	return a.with(cmd.Context(), func(s *store) error {
 		list := api.KeyList{Keys: []api.Key{}}
@@ -154,6 +155,10 @@ func (a *app) rotateAll(cmd *cobra.Command, in api.RotateKeyRequest) error {
 		for k, err := range s.AllKeys(cmd.Context()) {
 			if err != nil {
 				return err
+			}
+			if !slices.ContainsFunc(k.Versions, func(v api.KeyVersion) bool { return v.State == "active" }) {
+				a.note("%s: skipped, it has no active version; keyturn key rotate %s gives it one", k.Name, k.Name)
+				continue
 			}
 			rotated, err := s.RotateKey(cmd.Context(), k.Name, in)
 			if err != nil {

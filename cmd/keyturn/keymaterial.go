@@ -23,7 +23,7 @@ which is printed on stderr, to derive the same key after a rotation.`,
   keyturn key derive phi --label index --version 1 --json`,
 		Args: args("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if in.Context, err = pairs("context", context); err != nil {
+			if in.Context, err = pairs("context", "NAME=VALUE", context); err != nil {
 				return err
 			}
 			return a.with(cmd.Context(), func(s *store) error {
@@ -59,7 +59,7 @@ data key protects; 'keyturn decrypt' opens it again.`,
 		Example: `  keyturn key datakey phi --context file=report.pdf --json --out datakey.json`,
 		Args:    args("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if in.Context, err = pairs("context", context); err != nil {
+			if in.Context, err = pairs("context", "NAME=VALUE", context); err != nil {
 				return err
 			}
 			return a.with(cmd.Context(), func(s *store) error {

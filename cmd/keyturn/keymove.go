@@ -44,7 +44,7 @@ var moves = map[string]move{
 	},
 	"destroy": {
 		verb: "destroy", short: "Schedule the destruction of a version",
-		long:    "Schedules the destruction of a version: it opens nothing from now on, and after --wait-days its material is gone for\never. Until then 'keyturn key undestroy' brings it back. Refused, saying where and how many, while a registered dataset\nholds values under the version, and while it was used within the last hour.",
+		long:    "Schedules the destruction of a version: it opens nothing from now on, and after --wait-days its material is gone for\never. Until then 'keyturn key undestroy' brings it back. Refused, saying where and how many, while a registered dataset\nholds values under the version, and while it was used within the last hour. Asks first on\na terminal.",
 		example: "  keyturn key destroy phi --version 1\n  keyturn key destroy phi --version 1 --wait-days 7 --yes", destroys: true,
 		call: (*keyturn.Client).DestroyKey,
 	},
@@ -70,7 +70,8 @@ func keyMove(a *app, m move) *cobra.Command {
 				if in.Version == 0 {
 					return usage("version", "key %s: the version is missing", m.verb).WithNext("say --version N; keyturn key show lists them")
 				}
-				if err := a.confirm(cmd.Context(), yes, "Destroying version %d of key %s", in.Version, printable(args[0])); err != nil {
+				// Only scheduled, and undestroy takes it back: where nobody can be asked, the server's rules are enough.
+				if err := a.confirm(cmd.Context(), yes || !a.interactive(), "Destroying version %d of key %s", in.Version, printable(args[0])); err != nil {
 					return err
 				}
 			}
@@ -85,7 +86,7 @@ func keyMove(a *app, m move) *cobra.Command {
 	f.StringVar(&in.Reason, "reason", "", "`why`, for the audit log")
 	if m.destroys {
 		f.IntVar(&in.WaitDays, "wait-days", 0, "after how many `days` the material is gone: 7 to 30 (default 30)")
-		f.BoolVar(&yes, "yes", false, "don't ask")
+		f.BoolVar(&yes, "yes", false, "don't ask on a terminal")
 	}
 	return cmd
 }

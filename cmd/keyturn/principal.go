@@ -20,11 +20,12 @@ Nobody grants what he lacks himself.`,
 
 func principalCreate(a *app) *cobra.Command {
 	var in api.CreatePrincipalRequest
+	var out string
 	return withFlags(&cobra.Command{
 		Use: "create NAME", Short: "Make a principal and its first token, shown this once",
 		Long: `Makes a principal and prints its token on stdout, this once. A program is best given it in a file that it alone may read.
 Roles are listed by 'keyturn role list'; a scope is "key/phi", "key/*" or "*".`,
-		Example: `  keyturn principal create shop --role application --scope key/phi > shop.token
+		Example: `  keyturn principal create shop --role application --scope key/phi --out shop.token
   keyturn principal create audra --role auditor --json`,
 		Args: args("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -33,11 +34,14 @@ Roles are listed by 'keyturn role list'; a scope is "key/phi", "key/*" or "*".`,
 				in.Scope = []string{"*"} // the API's empty scope reaches nothing
 			}
 			return a.with(cmd.Context(), func(s *store) error {
-				p, err := s.CreatePrincipal(cmd.Context(), in)
-				return a.showToken(p, err)
+				return a.toFile(out, func() error {
+					p, err := s.CreatePrincipal(cmd.Context(), in)
+					return a.showToken(p, err)
+				})
 			})
 		},
 	}, func(cmd *cobra.Command) {
+		cmd.Flags().StringVar(&out, "out", "", "write the token to this new `file` (0600) instead of stdout")
 		cmd.Flags().StringVar(&in.Role, "role", "", "the `role` (required)")
 		cmd.Flags().StringArrayVar(&in.Scope, "scope", nil, "a `resource` that the role reaches; may be repeated (default: all, \"*\")")
 		cmd.Flags().StringArrayVar(&in.Allow, "allow", nil, "an `action` beyond the role's; may be repeated")
@@ -125,16 +129,21 @@ func principalDisable(a *app) *cobra.Command {
 }
 
 func principalToken(a *app) *cobra.Command {
-	return &cobra.Command{
+	var out string
+	return withFlags(&cobra.Command{
 		Use: "token NAME", Short: "Make another token for a principal, shown this once",
-		Long:    "Makes another token for a principal and prints it on stdout, this once. The earlier ones stay valid until the principal is\ndisabled.",
-		Example: "  keyturn principal token shop > shop.token",
+		Long:    "Makes another token for a principal and prints it on stdout, this once. The earlier ones end at once.",
+		Example: "  keyturn principal token shop --out shop.token",
 		Args:    args("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(s *store) error {
-				p, err := s.NewToken(cmd.Context(), args[0])
-				return a.showToken(p, err)
+				return a.toFile(out, func() error {
+					p, err := s.NewToken(cmd.Context(), args[0])
+					return a.showToken(p, err)
+				})
 			})
 		},
-	}
+	}, func(cmd *cobra.Command) {
+		cmd.Flags().StringVar(&out, "out", "", "write the token to this new `file` (0600) instead of stdout")
+	})
 }
