@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -76,12 +77,18 @@ func TestP5CrashRepeatsOneBatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, keys, w := memory(t, 2000, reencrypt.KindEncrypt)
 		random := rand.New(rand.NewPCG(1, 2))
-		m.BeforeSwap = func(int) error { <-time.After(time.Duration(random.IntN(100)) * time.Millisecond); return nil } // on the bubble's clock
+		var mu sync.Mutex // two writers draw from random
+		upTo := func(n int) time.Duration {
+			mu.Lock()
+			defer mu.Unlock()
+			return time.Duration(random.IntN(n)) * time.Millisecond
+		}
+		m.BeforeSwap = func(int) error { <-time.After(upTo(100)); return nil } // on the bubble's clock
 		var r connectortest.Run
 		crashes := 0
 		for {
 			ctx, cancel := context.WithCancel(t.Context())
-			timer := time.AfterFunc(time.Duration(random.IntN(3000))*time.Millisecond, cancel)
+			timer := time.AfterFunc(upTo(3000), cancel)
 			s := r.State
 			done, err := w.Advance(ctx, &s, time.Now().Add(time.Hour), r.Save)
 			timer.Stop()
