@@ -86,7 +86,7 @@ func unknown(err error) (bool, string, string) {
 
 // checkMasters proves that every key-encryption key opens under every master key.
 func (s *Service) checkMasters(ctx context.Context) (bool, string, string) {
-	all := s.ring.Verify(ctx)
+	all := s.verifyMasters(ctx)
 	var bad []string
 	fix := ""
 	for _, m := range all {

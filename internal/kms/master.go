@@ -55,7 +55,7 @@ func (s *Service) masters(ctx context.Context, c *access.Caller, verb string) (a
 
 func (s *Service) masterViews(ctx context.Context) []api.MasterKey {
 	out := []api.MasterKey{}
-	for _, m := range s.ring.Verify(ctx) {
+	for _, m := range s.verifyMasters(ctx) {
 		v := api.MasterKey{URL: m.URL, Provider: m.Provider, Kind: string(m.Kind), OK: m.OK}
 		if m.Err != nil {
 			v.Detail = fault.MessageOf(m.Err)
@@ -165,6 +165,9 @@ func (s *Service) changeMasters(ctx context.Context, c *access.Caller, verb stri
 	now := s.ring.Masters()
 	if allowed(c, access.MasterChange, masterResource) { // nobody else has us open files or call services
 		if next, url, refused = choose(ctx, now); refused == nil {
+			refused = s.allPresent(ctx, next)
+		}
+		if refused == nil {
 			wrapped, refused = s.ring.RewrapKEKs(ctx, next)
 		}
 	}
@@ -261,7 +264,9 @@ func (s *Service) rotateKEKs(ctx context.Context, c *access.Caller) (api.MasterR
 	var made []keys.KEK
 	var refused error
 	if allowed(c, access.MasterChange, masterResource) {
-		made, refused = s.ring.NewKEKs(ctx, keys.KEKPurposes())
+		if refused = s.allPresent(ctx, s.ring.Masters()); refused == nil {
+			made, refused = s.ring.NewKEKs(ctx, keys.KEKPurposes())
+		}
 	}
 	in := gate.Intent{Action: access.MasterChange, Type: audit.KeyRotation, Verb: "keks_rotated", Resource: masterResource}
 	if err := s.storeKEKs(ctx, c, in, made, "", refused); err != nil {

@@ -1,0 +1,54 @@
+package kms
+
+import (
+	"context"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/keyring"
+)
+
+// A server holds its master keys for as long as it runs; what their URLs name can be moved away or replaced meanwhile.
+// Whoever vouched for the held copy, or wrapped under it and let another key go, would leave a store that nothing opens
+// after the next start. So a master key counts only while its URL still gives it.
+
+// present says whether the URL of a master key gives the same key now, read anew.
+func (s *Service) present(ctx context.Context, url, id string) error {
+	if s.cfg.Masters == nil {
+		return nil // nobody here can read URLs: the list is fixed, and so are the keys
+	}
+	fresh, err := s.cfg.Masters.Open(ctx, url)
+	if err != nil {
+		return fault.Wrapf("", err, "reading master key %s again", url).
+			WithNext("put it back where the URL says; the running server holds a copy, and the next start will not")
+	}
+	same := fresh.ID() == id
+	_ = fresh.Close()
+	if !same {
+		return fault.Newf(api.CodeIntegrity, "master key %s is another one now than the one that this server holds", url).
+			WithNext("put the right key back where the URL says")
+	}
+	return nil
+}
+
+// allPresent refuses to wrap anything under a list of master keys of which one is gone.
+func (s *Service) allPresent(ctx context.Context, list []keyring.MasterKey) error {
+	for _, m := range list {
+		if err := s.present(ctx, m.URL(), m.ID()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verifyMasters is the ring's own verification, with every key read anew.
+func (s *Service) verifyMasters(ctx context.Context) []keyring.MasterStatus {
+	all := s.ring.Verify(ctx)
+	for i := range all {
+		if m := &all[i]; m.OK {
+			m.Err = s.present(ctx, m.URL, m.ID)
+			m.OK = m.Err == nil
+		}
+	}
+	return all
+}
