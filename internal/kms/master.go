@@ -164,7 +164,8 @@ func (s *Service) changeMasters(ctx context.Context, c *access.Caller, verb stri
 	var refused error
 	now := s.ring.Masters()
 	if allowed(c, access.MasterChange, masterResource) { // nobody else has us open files or call services
-		if next, url, refused = choose(ctx, now); refused == nil {
+		// Adding one rescues a store whose other key is gone; everything else needs all that stay.
+		if next, url, refused = choose(ctx, now); refused == nil && len(next) <= len(now) {
 			refused = s.allPresent(ctx, next)
 		}
 		if refused == nil {

@@ -36,11 +36,25 @@ var storeDrivers = map[string]storeOpener{
 }
 
 func openSQLite(ctx context.Context, dir string, dsn DSN) (store.Store, error) {
-	path := filepath.Join(dir, DatabaseFile)
+	return sqlite.Open(ctx, sqlitePath(dir, dsn), sqlite.Config{})
+}
+
+func sqlitePath(dir string, dsn DSN) string {
 	if u, err := url.Parse(dsn.Reveal()); err == nil && u.Path != "" && u.Scheme == "sqlite" {
-		path = u.Path
+		return u.Path
 	}
-	return sqlite.Open(ctx, path, sqlite.Config{})
+	return filepath.Join(dir, DatabaseFile)
+}
+
+// storeThere refuses to open a directory whose SQLite file is gone: the driver would make an empty one, and only init makes stores.
+func storeThere(dir string, dsn DSN) error {
+	text := dsn.Reveal()
+	path := sqlitePath(dir, dsn)
+	if text != "sqlite" && !strings.HasPrefix(text, "sqlite:") || exists(path) {
+		return nil
+	}
+	return fault.Newf(api.CodeNotFound, "opening the store: its database %s is gone", path).WithField("store").
+		WithNext("put it back, or a backup of it; keyturn init makes a new store in another directory")
 }
 
 func openPostgres(ctx context.Context, _ string, dsn DSN) (store.Store, error) {

@@ -154,6 +154,9 @@ func (s *Server) openDirectory(ctx context.Context) (err error) {
 
 func (s *Server) openStore(ctx context.Context) error {
 	open, err := storeDriver(s.cfg.Store.Reveal())
+	if err == nil {
+		err = storeThere(s.dir, s.cfg.Store)
+	}
 	if err != nil {
 		return err
 	}

@@ -45,7 +45,7 @@ func (d Driver) Open(_ context.Context, raw string) (keyring.MasterKey, error) {
 	text, ok := lookup(u.Host)
 	if !ok || text == "" {
 		return nil, fault.New(api.CodeNotFound, "reading the master key: environment variable "+u.Host+" is not set").
-			WithNext("export " + u.Host + `="$(keyturn master generate)", and keep the key somewhere safe too`)
+			WithNext("set it to the key that the store was made with; for a new store: export " + u.Host + `="$(keyturn master generate)", and keep the key somewhere safe too`)
 	}
 	m, err := keyring.ParseKeyText([]byte(text))
 	if err != nil {
