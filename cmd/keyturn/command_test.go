@@ -103,7 +103,6 @@ func TestUsageErrors(t *testing.T) {
 		{"key rotate a --reason", "needs a value"},
 		{"key destroy phi --version CANARY --yes", "whole number"},
 		{"key destroy phi --yes", "the version is missing"},
-		{"key destroy phi --version 1", "--yes"},
 		{"key export phi --reason x", "--yes"},
 		{"key compromise phi", "reason is missing"},
 		{"key import phi", "neither 32 raw bytes"},
