@@ -33,6 +33,9 @@ func (c *crypt) run(ctx context.Context, a *app, key string, op lineOp, one func
 	if err != nil {
 		return err
 	}
+	if err := a.prefetch(ctx, c.in); err != nil {
+		return err
+	}
 	return a.with(ctx, func(s *store) error {
 		return a.toFile(c.out, func() error {
 			if c.lines {

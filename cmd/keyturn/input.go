@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -77,6 +78,24 @@ func (a *app) stdin(ctx context.Context) *io.PipeReader {
 	}()
 	context.AfterFunc(ctx, func() { _ = w.CloseWithError(ctx.Err()) })
 	return r
+}
+
+// maxPrefetch is how much of standard input is read before a store is opened; what follows is read as it is used.
+const maxPrefetch = 64 << 20
+
+// prefetch reads standard input before the store is opened. In `keyturn encrypt … | keyturn decrypt …` both work on one
+// directory: the right one would hold it, waiting for its input, and keep the left one from ever making it.
+func (a *app) prefetch(ctx context.Context, file string) error {
+	if file != "" && file != "-" || isTerminal(a.in) {
+		return nil
+	}
+	in := a.stdin(ctx)
+	head, err := io.ReadAll(io.LimitReader(in, maxPrefetch))
+	if err != nil {
+		return reading(err, "input")
+	}
+	a.in = io.MultiReader(bytes.NewReader(head), in)
+	return nil
 }
 
 func readAll(r io.Reader, what string, limit int) ([]byte, error) {
