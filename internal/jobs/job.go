@@ -33,6 +33,7 @@ type Job struct {
 	Args      []byte // JSON written once by whoever enqueued it; never a secret
 	Actor     string // the principal on whose behalf it runs
 	Priority  int    // 1 (first) to 4 (last); 0 is stored as PriorityNormal
+	Tries     int    // chunks that may fail in a row before the job is failed; 0 = what the runner allows
 
 	State    State
 	Control  Control

@@ -16,6 +16,8 @@ func New(id string, j Job, now time.Time) (Job, error) {
 	switch {
 	case j.Kind == "":
 		return Job{}, fault.New(api.CodeInvalid, "making a job without a kind").WithField("kind")
+	case j.Tries < 0:
+		return Job{}, fault.New(api.CodeInvalid, "making a job with a negative number of tries").WithField("tries")
 	case j.Priority < 0 || j.Priority > PriorityIdle:
 		return Job{}, fault.Newf(api.CodeInvalid, "making a job: priority %d is not between %d and %d", j.Priority, PriorityUrgent, PriorityIdle).WithField("priority")
 	}
@@ -50,6 +52,13 @@ func (j Job) Requeue(now time.Time) Job {
 	return j
 }
 
+// Defer is the job put back until a time: a chunk went well and found that what it waits for isn't there yet.
+func (j Job) Defer(until time.Time) Job {
+	j = j.Requeue(until)
+	j.Attempts, j.Error = 0, ""
+	return j
+}
+
 // Finish is the job after its last good chunk.
 func (j Job) Finish(now time.Time) Job {
 	j = j.release()
@@ -80,6 +89,9 @@ func (j Job) Fail(code api.Code, text string, progressed bool, now time.Time, ji
 	j = j.release()
 	j.Attempts++
 	j.Error = text
+	if j.Tries > 0 {
+		maxAttempts = j.Tries
+	}
 	if maxAttempts <= 0 {
 		maxAttempts = DefaultMaxAttempts
 	}
@@ -151,14 +163,14 @@ func (j Job) Orphaned(now time.Time, me string) bool {
 	return !j.LeaseUntil.After(now) || (me != "" && j.Owner != me)
 }
 
-// Due reports whether a queued job should have been claimed by now. A job that waits for a further attempt has no wake-up
-// call before its time, so it is due at NextAttempt; any other got one when it was queued, so it is due only after
-// patience, when that call must have been lost.
+// Due reports whether a queued job should have been claimed by now. A job that waits for a further attempt, or was
+// deferred, has no wake-up call before its time, so one that was claimed before is due at NextAttempt; a new one got a
+// call when it was queued, so it is due only after patience, when that call must have been lost.
 func (j Job) Due(now time.Time, patience time.Duration) bool {
 	if j.State != Queued {
 		return false
 	}
-	if j.Attempts > 0 {
+	if j.Attempts > 0 || j.Epoch > 0 {
 		patience = 0
 	}
 	return !j.NextAttempt.Add(patience).After(now)

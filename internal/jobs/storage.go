@@ -97,4 +97,21 @@ type Tx interface {
 
 	// ClearFailures takes items off the list; nil clears the whole list.
 	ClearFailures(ctx context.Context, id string, items []ItemColumn) error
+
+	// PutSchedule writes a schedule of a name: a new one as it is; of one that is there Kind, Args, Cron, Zone, Origin and
+	// NextRun, while LastRun and LastJob stay.
+	PutSchedule(ctx context.Context, s Schedule) error
+
+	// Schedules lists all of them by name.
+	Schedules(ctx context.Context) ([]Schedule, error)
+
+	// DeleteSchedule forgets a schedule; one that isn't there is no error.
+	DeleteSchedule(ctx context.Context, name string) error
+
+	// Fire moves a schedule on, where its NextRun is still seen: NextRun becomes next, LastRun due, LastJob job. False when
+	// somebody else was first, or changed the schedule.
+	Fire(ctx context.Context, name string, seen, due, next time.Time, job string) (bool, error)
+
+	// BringForward makes a schedule's NextRun at, unless it is earlier already or the schedule isn't there.
+	BringForward(ctx context.Context, name string, at time.Time) error
 }

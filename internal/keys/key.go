@@ -19,6 +19,7 @@ type Key struct {
 	Suite             envelope.Suite // which form new ciphertexts take
 	Cryptoperiod      Cryptoperiod
 	SuspendedDecrypts bool // whether suspended versions still open what they sealed
+	ByPolicy          bool // the policies say how long a version protects, and Cryptoperiod.Period is 0
 	Created           time.Time
 	Revision          int64     // of the stored row, for optimistic updates
 	MAC               string    // of the stored row and its versions, made and checked by package kms
@@ -44,6 +45,7 @@ type Version struct {
 
 	KEK     KEKID  // which key-encryption key Wrapped stands under
 	Wrapped []byte // the material, sealed; nil once destroyed
+	Sample  []byte // a text of ours that the version sealed when it was made; nil for older ones and once destroyed
 
 	Reason, Actor string // of the last transition
 }
@@ -57,6 +59,7 @@ type Spec struct {
 	Suite             envelope.Suite
 	Cryptoperiod      Cryptoperiod
 	SuspendedDecrypts bool
+	ByPolicy          bool
 }
 
 // NewKey checks a spec and makes a key without versions; Rotate gives it the first one.
@@ -70,7 +73,7 @@ func NewKey(id envelope.KeyID, spec Spec, now time.Time) (Key, error) {
 	}
 	return Key{
 		ID: id, Name: spec.Name, Purpose: spec.Purpose, Algorithm: spec.Algorithm, Suite: spec.Suite,
-		Cryptoperiod: spec.Cryptoperiod, SuspendedDecrypts: spec.SuspendedDecrypts, Created: stamp(now),
+		Cryptoperiod: spec.Cryptoperiod, SuspendedDecrypts: spec.SuspendedDecrypts, ByPolicy: spec.ByPolicy, Created: stamp(now),
 	}, nil
 }
 
@@ -100,6 +103,9 @@ func (s Spec) validate() error {
 	if !slices.Contains(s.Algorithm.Suites(), s.Suite) {
 		return fault.Newf(api.CodeInvalid, "creating a key: the suite doesn't belong to algorithm %s", s.Algorithm).
 			WithField("suite").WithNext("leave the suite out to get the algorithm's default")
+	}
+	if s.ByPolicy && s.Cryptoperiod.Period != 0 {
+		return fault.New(api.CodeInternal, "creating a key: it has a period of its own, and is to have the policies'")
 	}
 	return s.Cryptoperiod.Validate()
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // MayProtect is the version to seal new data under. It refuses with wrong_state when none is active, and with limit when
-// the active one has used up its operations or bytes; age alone refuses nothing (see Overdue). A holder of a reserved
+// the active one has used up its operations or bytes; age alone refuses nothing (see Times). A holder of a reserved
 // block, whose operations are counted already, asks Usable instead.
 func (k Key) MayProtect(now time.Time) (Version, error) {
 	v, err := k.Usable(now)
@@ -59,16 +59,4 @@ func (k Key) MayProcess(n uint32, compromisedAllowed bool) (Version, error) {
 	}
 	return Version{}, fault.Newf(api.CodeWrongState, "version %d of key %s is %s and opens nothing", n, k.Name, v.State).
 		WithNext(nextFrom(v.State))
-}
-
-// Overdue says whether the active version is older than its cryptoperiod allows.
-func (k Key) Overdue(now time.Time) bool {
-	v, ok := k.Active()
-	return ok && !v.Expires.IsZero() && !now.Before(v.Expires)
-}
-
-// DueSoon says whether the active version has reached the age from which to warn, and isn't overdue yet.
-func (k Key) DueSoon(now time.Time) bool {
-	v, ok := k.Active()
-	return ok && !v.Expires.IsZero() && now.Before(v.Expires) && !now.Before(v.Activated.Add(k.Cryptoperiod.warnAge()))
 }

@@ -112,7 +112,7 @@ func (k *Key) Destroy(n uint32, now time.Time, actor, reason string) (Transition
 		return Transition{}, fault.Newf(api.CodeWrongState, "the destruction of version %d is not due before %s", n,
 			v.DestroyAt.Format(time.RFC3339))
 	}
-	v.Wrapped, v.KEK, v.PriorState, v.DestroyAt = nil, "", "", time.Time{}
+	v.Wrapped, v.Sample, v.KEK, v.PriorState, v.DestroyAt = nil, nil, "", "", time.Time{}
 	v.Destroyed = stamp(now)
 	return k.step(v, Destroyed, now, actor, reason), nil
 }

@@ -95,7 +95,7 @@ func TestAdvisory_CVE_2026_55776(t *testing.T) {
 	for _, purpose := range []Purpose{"", "phi", "own-kind", "BAD"} {
 		for _, algorithm := range []Algorithm{"", AES256GCM, AES256CBCHMAC, "none"} {
 			for suite := range envelope.Suite(8) {
-				for _, c := range []Cryptoperiod{{}, {Period: DefaultPeriod}, {Period: -1}, {MaxOperations: 1}, {MaxBytes: 1<<63 - 1}, {MaxBytes: 1 << 63}} {
+				for _, c := range []Cryptoperiod{{}, {Period: 90 * day}, {Period: -1}, {MaxOperations: 1}, {MaxBytes: 1<<63 - 1}, {MaxBytes: 1 << 63}} {
 					spec := Spec{Name: "matrix", Purpose: purpose, Algorithm: algorithm, Suite: suite, Cryptoperiod: c}
 					k, err := NewKey(testID, spec, testNow)
 					if err != nil {

@@ -14,16 +14,13 @@ import (
 // no limit of that sort.
 type Cryptoperiod struct {
 	Period        time.Duration // age at which the key is overdue; encryption goes on
-	Warn          time.Duration // age from which the key is due soon; 0 = five sixths of Period (75 of 90 days)
+	Warn          time.Duration // age from which the key is due soon; 0 = what the policies say
 	MaxOperations uint64        // protections per version; refused beyond
 	MaxBytes      uint64        // plaintext bytes per version; refused beyond
 }
 
 const (
 	day = 24 * time.Hour
-	// DefaultPeriod is the cryptoperiod of a data key whose maker names none (SP 800-57 part 1 section 5.3.6 allows up to
-	// two years; shorter limits what one key opens).
-	DefaultPeriod = 90 * day
 	// MinPeriod and MaxPeriod bound a cryptoperiod by age.
 	MinPeriod = time.Second
 	MaxPeriod = 36500 * day
@@ -47,14 +44,6 @@ func (c Cryptoperiod) Validate() error {
 		return fault.New(api.CodeInvalid, "the warning age is not between zero and the period").WithField("warn")
 	}
 	return nil
-}
-
-// warnAge is Warn with its default.
-func (c Cryptoperiod) warnAge() time.Duration {
-	if c.Warn == 0 {
-		return c.Period / 6 * 5
-	}
-	return c.Warn
 }
 
 // ParsePeriod reads a duration: whole days ("90d"), Go's form ("12h", "90m"), or both ("1d12h"). "" and "0" are 0, which

@@ -57,30 +57,31 @@ func TestPeriodRoundTrip(t *testing.T) {
 func TestCryptoperiodByAge(t *testing.T) {
 	k := newTestKey(t, Spec{Cryptoperiod: Cryptoperiod{Period: 90 * day}})
 	start := k.Versions[0].Activated
+	week := Effective{Warn: 7 * day}
 	for _, c := range []struct {
 		age           time.Duration
 		soon, overdue bool
 	}{
-		{0, false, false}, {75*day - 1, false, false}, {75 * day, true, false}, {90*day - 1, true, false}, {90 * day, false, true}, {900 * day, false, true},
+		{0, false, false}, {83*day - 1, false, false}, {83 * day, true, false}, {90*day - 1, true, false}, {90 * day, false, true}, {900 * day, false, true},
 	} {
 		now := start.Add(c.age)
-		if k.DueSoon(now) != c.soon || k.Overdue(now) != c.overdue {
-			t.Errorf("at %v: due soon %v, overdue %v", c.age, k.DueSoon(now), k.Overdue(now))
+		if times := k.Times(week, nil); times.DueSoon(now) != c.soon || times.Overdue(now) != c.overdue {
+			t.Errorf("at %v: due soon %v, overdue %v", c.age, times.DueSoon(now), times.Overdue(now))
 		}
 		if _, err := k.MayProtect(now); err != nil {
 			t.Errorf("at %v: age alone refused: %v", c.age, err)
 		}
 	}
 	k.Cryptoperiod.Warn = 10 * day
-	if !k.DueSoon(start.Add(10 * day)) {
+	if !k.Times(week, nil).DueSoon(start.Add(10 * day)) {
 		t.Error("the key's own warning age is ignored")
 	}
 	unlimited := newTestKey(t, Spec{})
-	if unlimited.Overdue(start.Add(1000*day)) || unlimited.DueSoon(start.Add(1000*day)) {
-		t.Error("a key without a period is overdue")
+	if times := unlimited.Times(Effective{Period: day}, nil); times.Overdue(start.Add(1000*day)) || times.DueSoon(start.Add(1000*day)) {
+		t.Error("a key that was made without a period is overdue")
 	}
 	mustMove(t, &k, 1, Deactivated, 0)
-	if k.Overdue(start.Add(1000 * day)) {
+	if k.Times(week, nil).Overdue(start.Add(1000 * day)) {
 		t.Error("a disabled key is overdue")
 	}
 }

@@ -26,6 +26,25 @@ type Tx interface {
 	AddTransitions(ctx context.Context, id envelope.KeyID, ts []Transition) error
 	Transitions(ctx context.Context, id envelope.KeyID) ([]Transition, error)
 
+	// ActiveVersions is a page in name order of the keys after a name that have an active version.
+	ActiveVersions(ctx context.Context, after string, limit int) ([]ActiveVersion, error)
+
+	// AddRotation writes a rotation into the history.
+	AddRotation(ctx context.Context, r Rotation) error
+	// NoteSelfCheck writes what the self-check after a rotation found; AddRowsMoved adds to its rows. One that isn't in the
+	// history, because it is older than that, is no error.
+	NoteSelfCheck(ctx context.Context, id envelope.KeyID, version uint32, found string) error
+	AddRowsMoved(ctx context.Context, id envelope.KeyID, version uint32, rows int64) error
+	// Rotations lists rotations, newest first: those before a rotation (zero = all) of a key (zero = every key).
+	Rotations(ctx context.Context, of envelope.KeyID, before Rotation, limit int) ([]Rotation, error)
+
+	// PutPolicy writes a policy of a name, or replaces it; conflict when another has the same selector.
+	PutPolicy(ctx context.Context, p Policy) error
+	// Policies lists the stored policies by name.
+	Policies(ctx context.Context) ([]Policy, error)
+	// DeletePolicy forgets a policy; not_found when there is none.
+	DeletePolicy(ctx context.Context, name string) error
+
 	// ReserveUsage adds to a version's counters and returns the new totals. It refuses with code limit, adding nothing,
 	// when a total would exceed the key's MaxOperations or MaxBytes.
 	ReserveUsage(ctx context.Context, id envelope.KeyID, version uint32, ops, bytes uint64) (opsTotal, bytesTotal uint64, err error)

@@ -98,6 +98,34 @@ func (t *attestedTx) UpdateKey(ctx context.Context, k keys.Key) error {
 	return t.Tx.UpdateKey(ctx, k)
 }
 
+// PutPolicy implements keys.Tx.
+func (t *attestedTx) PutPolicy(ctx context.Context, p keys.Policy) error {
+	f, err := policyForm(p)
+	if err != nil {
+		return err
+	}
+	if p.MAC, err = t.by.sign(ctx, tablePolicies, f); err != nil {
+		return err
+	}
+	return t.Tx.PutPolicy(ctx, p)
+}
+
+// Policies implements keys.Tx. Unlike other lists it is what decisions are made by, so policies that somebody else wrote
+// are left out of it: as if they weren't there, which whoever writes to the database could have as well. Doctor names them.
+func (t *attestedTx) Policies(ctx context.Context) ([]keys.Policy, error) {
+	list, err := t.Tx.Policies(ctx)
+	var ours []keys.Policy
+	for _, p := range list {
+		switch err := t.by.policy(ctx, p); {
+		case err == nil:
+			ours = append(ours, p)
+		case fault.CodeOf(err) != api.CodeIntegrity:
+			return nil, err
+		}
+	}
+	return ours, err
+}
+
 // CreatePrincipal implements access.Tx.
 func (t *attestedTx) CreatePrincipal(ctx context.Context, p access.Principal) (err error) {
 	p.Revision = 1

@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
@@ -19,6 +20,7 @@ const (
 	tablePrincipals = "principals"
 	tableTokens     = "tokens"
 	tableMeta       = "meta"
+	tablePolicies   = "policies"
 )
 
 // attester makes and checks the MACs of rows. Without a ring it does neither.
@@ -65,6 +67,14 @@ func (a attester) token(ctx context.Context, t access.Token) error {
 	return a.check(ctx, tableTokens, "token "+t.ID, tokenForm(t), t.MAC)
 }
 
+func (a attester) policy(ctx context.Context, p keys.Policy) error {
+	f, err := policyForm(p)
+	if err != nil {
+		return err
+	}
+	return a.check(ctx, tablePolicies, "policy "+p.Name, f, p.MAC)
+}
+
 // form is what a MAC is over: every field with its length before it, so that no two rows have one form. Times are
 // microseconds, as the store keeps them.
 type form []byte
@@ -104,7 +114,30 @@ func keyForm(k keys.Key) form {
 			time(v.Created).time(v.Activated).time(v.Expires).time(v.DestroyAt).time(v.Destroyed).
 			text(string(v.KEK)).text(string(v.Wrapped)).text(v.Reason).text(v.Actor)
 	}
-	return f
+	return append(f, laterForm(k)...)
+}
+
+// laterForm is what keys have since policies are: nothing for a key that has none of it, so that what was signed before
+// verifies still.
+func laterForm(k keys.Key) form {
+	var samples form
+	for _, v := range k.Versions {
+		if v.Sample != nil {
+			samples = samples.number(uint64(v.Number)).text(string(v.Sample))
+		}
+	}
+	if !k.ByPolicy && samples == nil {
+		return nil
+	}
+	return append(form{}.truth(k.ByPolicy), samples...)
+}
+
+func policyForm(p keys.Policy) (form, error) {
+	rule, err := json.Marshal(p.Rule)
+	if err != nil {
+		return nil, fault.Wrap(api.CodeInternal, err, "signing a policy")
+	}
+	return form{}.text(p.Name).text(p.Key).text(string(p.Purpose)).text(p.Environment).text(string(rule)).time(p.Created).text(p.Actor), nil
 }
 
 func principalForm(p access.Principal) form {

@@ -2,6 +2,7 @@ package kms
 
 import (
 	"context"
+	"time"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
@@ -22,6 +23,10 @@ type step func(k *keys.Key, ev *audit.Event) ([]keys.Transition, error)
 func (s *Service) changeKey(ctx context.Context, c *access.Caller, in gate.Intent, name string, do step) (keys.Key, error) {
 	var done keys.Key
 	var id envelope.KeyID
+	began := s.clock()
+	if _, err := s.Rules(ctx); err != nil { // the step looks at them
+		return keys.Key{}, err
+	}
 	err := s.gate.Change(ctx, c, in, func(ctx context.Context, tx store.Tx, ev *audit.Event) error {
 		old, err := tx.KeyByName(ctx, name)
 		if err != nil {
@@ -40,7 +45,10 @@ func (s *Service) changeKey(ctx context.Context, c *access.Caller, in gate.Inten
 			return err
 		}
 		done = next
-		return tx.AddTransitions(ctx, id, moves)
+		if err := tx.AddTransitions(ctx, id, moves); err != nil {
+			return err
+		}
+		return s.noteRotation(ctx, tx, ev, old, next, began)
 	})
 	failpoint.Hit("kms/after-change")
 	// Dropped also after an error: when nobody knows whether the transaction was committed, the store must be asked.
@@ -78,6 +86,13 @@ func (s *Service) bindTouched(ctx context.Context, next *keys.Key, old keys.Key,
 			if err := s.ring.Fill(ctx, next, m.Version); err != nil {
 				return err
 			}
+			if err := s.sample(ctx, next, m.Version); err != nil {
+				return err
+			}
+		case !existed: // imported: filled already
+			if err := s.sample(ctx, next, m.Version); err != nil {
+				return err
+			}
 		case existed:
 			if err := s.ring.Bind(ctx, next, m.Version, before); err != nil {
 				return err
@@ -85,6 +100,33 @@ func (s *Service) bindTouched(ctx context.Context, next *keys.Key, old keys.Key,
 		}
 	}
 	return nil
+}
+
+// sample has a new version seal its sample.
+func (s *Service) sample(ctx context.Context, k *keys.Key, n uint32) error {
+	sample, err := s.ring.Sample(ctx, k, n)
+	if err != nil {
+		return err
+	}
+	k.Versions[n-1].Sample = sample
+	return nil
+}
+
+// noteRotation writes into the history what became a rotation, and has decided what follows it.
+func (s *Service) noteRotation(ctx context.Context, tx store.Tx, ev *audit.Event, old, next keys.Key, began time.Time) error {
+	if len(next.Versions) == len(old.Versions) || len(old.Versions) == 0 {
+		return nil
+	}
+	before, _ := old.Active()
+	now := s.clock()
+	r := keys.Rotation{
+		KeyID: next.ID, Key: next.Name, OldVersion: before.Number, NewVersion: uint32(len(next.Versions)), Reason: ev.Reason, Actor: ev.UserID,
+		Source: ev.Details.Source, Incident: ev.Details.Incident, At: stamp(now), Duration: max(0, now.Sub(began)),
+	}
+	if err := tx.AddRotation(ctx, r); err != nil || s.cfg.Rotated == nil {
+		return err
+	}
+	return s.cfg.Rotated(ctx, tx, r)
 }
 
 // settle gives back what is reserved under versions that protect nothing any more. When that fails, their counters stay
@@ -111,5 +153,5 @@ func (s *Service) shown(k keys.Key, err error) (api.Key, error) {
 	if err != nil {
 		return api.Key{}, err
 	}
-	return s.view(k), nil
+	return s.view(k, s.known()), nil
 }

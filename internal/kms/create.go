@@ -15,6 +15,10 @@ import (
 	"github.com/keyturn/keyturn/internal/store"
 )
 
+// ScheduleRotationCheck names the schedule whose jobs look for keys that are due. A key that is due before its next time
+// brings it forward.
+const ScheduleRotationCheck = "rotation-check"
+
 // Create makes a key with its first version, active as soon as it is committed. Errors: invalid, conflict when the name
 // is taken.
 func (s *Service) Create(ctx context.Context, c *access.Caller, in api.CreateKeyRequest) (api.Key, error) {
@@ -46,15 +50,26 @@ func (s *Service) insert(ctx context.Context, c *access.Caller, in gate.Intent, 
 	if err := fill(&k); err != nil {
 		return api.Key{}, err
 	}
-	err := s.gate.Change(ctx, c, in, func(ctx context.Context, tx store.Tx, ev *audit.Event) error {
+	if err := s.sample(ctx, &k, 1); err != nil {
+		return api.Key{}, err
+	}
+	rules, err := s.Rules(ctx)
+	if err != nil {
+		return api.Key{}, err
+	}
+	err = s.gate.Change(ctx, c, in, func(ctx context.Context, tx store.Tx, ev *audit.Event) error {
 		ev.KeyVersion = 1
 		ev.Details.NewVersion = 1
 		ev.Details.Purpose, ev.Details.Algorithm = string(k.Purpose), string(k.Algorithm)
-		ev.Details.NextRotationDue, ev.Details.ComplianceStatus = k.Versions[0].Expires, compliant
+		due := rules.Times(&k).Due
+		ev.Details.NextRotationDue, ev.Details.ComplianceStatus = due, compliant
 		if err := tx.CreateKey(ctx, k); err != nil {
 			return err
 		}
-		return tx.AddTransitions(ctx, k.ID, moves)
+		if err := tx.AddTransitions(ctx, k.ID, moves); err != nil || due.IsZero() {
+			return err
+		}
+		return tx.BringForward(ctx, ScheduleRotationCheck, due)
 	})
 	failpoint.Hit("kms/after-create")
 	s.ring.Drop(k.ID)
@@ -65,8 +80,9 @@ func (s *Service) insert(ctx context.Context, c *access.Caller, in gate.Intent, 
 func specOf(in api.CreateKeyRequest) (keys.Spec, error) {
 	spec := keys.Spec{
 		Name: in.Name, Purpose: keys.Purpose(in.Purpose), Algorithm: keys.Algorithm(in.Algorithm),
-		Cryptoperiod:      keys.Cryptoperiod{Period: keys.DefaultPeriod, MaxOperations: in.MaxOperations, MaxBytes: in.MaxBytes},
+		Cryptoperiod:      keys.Cryptoperiod{MaxOperations: in.MaxOperations, MaxBytes: in.MaxBytes},
 		SuspendedDecrypts: in.SuspendedDecrypts,
+		ByPolicy:          in.Period == "",
 	}
 	var err error
 	if spec.Suite, err = suiteOf(in.Suite); err != nil {

@@ -158,14 +158,18 @@ func (s *Service) checkTombstones(ctx context.Context) (bool, string, string) {
 
 func (s *Service) checkOverdue(ctx context.Context) (bool, string, string) {
 	now := s.clock()
-	late, err := s.keysThat(ctx, func(k keys.Key) bool { return k.Overdue(now) })
+	rules, err := s.Rules(ctx)
+	if err != nil {
+		return unknown(err)
+	}
+	late, err := s.keysThat(ctx, func(k keys.Key) bool { return rules.Times(&k).Overdue(now) })
 	if err != nil {
 		return unknown(err)
 	}
 	if len(late) == 0 {
 		return true, "no key is older than its cryptoperiod", ""
 	}
-	return false, "overdue: " + listed(late), "keyturn key rotate NAME"
+	return false, "overdue: " + listed(late), "keyturn rotation run, or keyturn key rotate NAME"
 }
 
 // checkDestruction looks for destructions that fell due a day ago and more, and didn't happen.

@@ -28,6 +28,9 @@ func (s *Service) Show(ctx context.Context, c *access.Caller, name string) (api.
 	var k keys.Key
 	in := gate.Intent{Action: access.KeyRead, Type: audit.ConfigRead, Verb: "read", Resource: keyResource(name)}
 	err := s.gate.Use(ctx, c, in, func(ctx context.Context, _ *audit.Event) (err error) {
+		if _, err = s.Rules(ctx); err != nil {
+			return err
+		}
 		k, err = s.stored(ctx, name)
 		return err
 	})
@@ -46,8 +49,12 @@ func (s *Service) List(ctx context.Context, c *access.Caller, after string, limi
 	}
 	limit = min(limit, MaxPage)
 	var found []keys.Key
+	var rules *Rules
 	in := gate.Intent{Action: access.KeyRead, Type: audit.ConfigRead, Verb: "listed", Resource: keyResource("")}
 	err := s.gate.Use(ctx, c, in, func(ctx context.Context, ev *audit.Event) (err error) {
+		if rules, err = s.Rules(ctx); err != nil {
+			return err
+		}
 		found, err = s.visible(ctx, c, after, limit+1)
 		ev.Details.Items = uint64(min(len(found), limit))
 		return err
@@ -61,7 +68,7 @@ func (s *Service) List(ctx context.Context, c *access.Caller, after string, limi
 		out.Next = found[limit-1].Name
 	}
 	for _, k := range found {
-		out.Keys = append(out.Keys, s.view(k))
+		out.Keys = append(out.Keys, s.view(k, rules))
 	}
 	return out, nil
 }

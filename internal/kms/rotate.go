@@ -2,7 +2,6 @@ package kms
 
 import (
 	"context"
-	"time"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
@@ -39,7 +38,8 @@ func (s *Service) Rotate(ctx context.Context, c *access.Caller, name string, in 
 func (s *Service) rotateStep(k *keys.Key, ev *audit.Event, c *access.Caller, reason string, ifVersion uint32) ([]keys.Transition, error) {
 	now := s.clock()
 	old, _ := k.Active()
-	ev.Details.Source, ev.Details.ComplianceStatus = source(c), status(k, now)
+	rules := s.known()
+	ev.Details.Source, ev.Details.ComplianceStatus = source(c), rules.status(k, now)
 	moves, err := k.Rotate(now, actor(c), reason, ifVersion)
 	if err != nil {
 		return nil, err
@@ -47,19 +47,8 @@ func (s *Service) rotateStep(k *keys.Key, ev *audit.Event, c *access.Caller, rea
 	added := k.Versions[len(k.Versions)-1]
 	ev.KeyVersion = added.Number
 	ev.Details.OldVersion, ev.Details.NewVersion = old.Number, added.Number
-	ev.Details.NextRotationDue, ev.Details.ComplianceStatus = added.Expires, compliant
+	ev.Details.NextRotationDue, ev.Details.ComplianceStatus = rules.Times(k).Due, compliant
 	return moves, nil
-}
-
-// status is how a key stands against its cryptoperiod.
-func status(k *keys.Key, now time.Time) string {
-	switch {
-	case k.Overdue(now):
-		return overdue
-	case k.DueSoon(now):
-		return dueSoon
-	}
-	return compliant
 }
 
 // source says whether people or keyturn itself asked.

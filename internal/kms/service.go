@@ -105,6 +105,11 @@ type Config struct {
 	Tombstones Tombstones
 	// Masters changes the configuration; nil: adding and removing master keys is refused.
 	Masters MasterConfig
+	// Policies are those that the configuration brings, the shipped ones included. Those that were set come from the store.
+	Policies []keys.Policy
+	// Rotated is called inside the transaction of every rotation, so that what is to follow it is decided with it or not at
+	// all. May be nil.
+	Rotated func(ctx context.Context, tx store.Tx, r keys.Rotation) error
 	// SignedOut is called after a principal or token was changed: drops what sign-in remembers. May be nil.
 	SignedOut func()
 	// Checks are the doctor's checks of what this room can't see: files, modes, places.
@@ -126,6 +131,7 @@ type Service struct {
 	masterMu sync.Mutex // held by whoever changes master keys or key-encryption keys, on this node
 	buried   graveyard
 	health   compliance
+	book     ruleBook
 }
 
 // New makes a service; Start makes it ready.

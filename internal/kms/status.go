@@ -37,16 +37,20 @@ func (s *Service) status(ctx context.Context) (api.Status, error) {
 		Version: buildinfo.String(), Store: s.st.Describe(), StoreID: s.st.ID(), Environment: s.cfg.Environment,
 		FIPS: api.FIPS{Enabled: enabled, Enforced: enforced, Version: module}, Started: s.cfg.Started,
 	}
+	rules, err := s.Rules(ctx)
+	if err != nil {
+		return out, err
+	}
 	var late []string
-	err := s.st.View(ctx, func(tx store.Tx) error {
+	err = s.st.View(ctx, func(tx store.Tx) error {
 		if err := countAll(ctx, tx, &out); err != nil {
 			return err
 		}
 		late = []string{}
 		now := s.clock()
-		return eachKey(ctx, tx, func(k keys.Key) error {
-			if k.Overdue(now) {
-				late = append(late, k.Name)
+		return EachActive(ctx, tx, func(v *keys.ActiveVersion) error {
+			if times, _ := rules.TimesOf(v); times.Overdue(now) {
+				late = append(late, v.Key)
 			}
 			return nil
 		})
@@ -128,11 +132,21 @@ func (s *Service) Compliance(ctx context.Context) (Compliance, error) {
 	if age := now.Sub(h.at); !h.at.IsZero() && age >= 0 && age < complianceAge {
 		return h.count, nil
 	}
+	rules, err := s.Rules(ctx)
+	if err != nil {
+		return Compliance{}, err
+	}
 	var count Compliance
-	err := s.st.View(ctx, func(tx store.Tx) error {
+	err = s.st.View(ctx, func(tx store.Tx) error {
 		count = Compliance{Status: compliant}
-		return eachKey(ctx, tx, func(k keys.Key) error {
-			count.add(status(&k, now))
+		n, _, err := tx.CountKeys(ctx)
+		if err != nil {
+			return err
+		}
+		count.Keys = n
+		return EachActive(ctx, tx, func(v *keys.ActiveVersion) error {
+			times, _ := rules.TimesOf(v)
+			count.add(standing(times, now))
 			return nil
 		})
 	})
@@ -142,8 +156,8 @@ func (s *Service) Compliance(ctx context.Context) (Compliance, error) {
 	return count, err
 }
 
+// add counts a key that has an active version.
 func (c *Compliance) add(status string) {
-	c.Keys++
 	switch status {
 	case overdue:
 		c.Overdue++

@@ -10,10 +10,14 @@ import (
 
 // view is a key as the wire shows it. What this node has reserved and not used is taken off the counters, so that on a
 // single node they are exact.
-func (s *Service) view(k keys.Key) api.Key {
+func (s *Service) view(k keys.Key, rules *Rules) api.Key {
+	period := k.Cryptoperiod.Period
+	if k.ByPolicy {
+		period = rules.Of(k.Name, k.Purpose).Period
+	}
 	out := api.Key{
 		Name: k.Name, ID: k.ID.String(), Purpose: string(k.Purpose), Algorithm: string(k.Algorithm), Suite: int(k.Suite),
-		Period: keys.FormatPeriod(k.Cryptoperiod.Period), MaxOperations: k.Cryptoperiod.MaxOperations, MaxBytes: k.Cryptoperiod.MaxBytes,
+		Period: keys.FormatPeriod(period), MaxOperations: k.Cryptoperiod.MaxOperations, MaxBytes: k.Cryptoperiod.MaxBytes,
 		Created: k.Created, Versions: make([]api.KeyVersion, len(k.Versions)),
 	}
 	for i, v := range k.Versions {
@@ -22,6 +26,9 @@ func (s *Service) view(k keys.Key) api.Key {
 			Version: v.Number, State: string(v.State), Created: v.Created, Activated: optional(v.Activated), Expires: optional(v.Expires),
 			DestroyAt: optional(v.DestroyAt), LastOpened: optional(v.LastOpened), Reason: v.Reason,
 			Operations: v.Operations - min(ops, v.Operations), Bytes: v.Bytes - min(bytes, v.Bytes),
+		}
+		if v.State == keys.Active {
+			out.Versions[i].Expires = optional(rules.Times(&k).Due)
 		}
 	}
 	return out

@@ -120,7 +120,7 @@ func (r *Runner) settle(ctx context.Context, run *Run, outcome error) {
 			_, err = tx.Save(ctx, settled)
 			return err
 		}
-		if awaitsNext(settled) {
+		if awaitsNext(settled, r.clock()) {
 			return r.wake(ctx, tx, settled)
 		}
 		return nil
@@ -145,6 +145,10 @@ func (r *Runner) judge(j, before jobs.Job, outcome error, aborted bool) jobs.Job
 	case errors.Is(outcome, Again):
 		return j.Continue(now.Add(r.cfg.Lease))
 	}
+	var later *Later
+	if errors.As(outcome, &later) {
+		return j.Defer(now.Add(later.After))
+	}
 	progressed := j.Done != before.Done || string(j.Cursor) != string(before.Cursor)
 	failed := j.Fail(fault.CodeOf(outcome), fault.MessageOf(outcome), progressed, now, r.cfg.Jitter(), r.cfg.MaxAttempts)
 	if failed.State == jobs.Failed {
@@ -153,10 +157,10 @@ func (r *Runner) judge(j, before jobs.Job, outcome error, aborted bool) jobs.Job
 	return failed
 }
 
-// awaitsNext reports whether a job needs a wake-up call now. One that waits for another attempt doesn't: the sweep calls
-// it when its time has come.
-func awaitsNext(j jobs.Job) bool {
-	return j.State == jobs.Running || (j.State == jobs.Queued && j.Attempts == 0)
+// awaitsNext reports whether a job needs a wake-up call now. One that waits for another attempt, or was deferred, doesn't:
+// the sweep calls it when its time has come.
+func awaitsNext(j jobs.Job, now time.Time) bool {
+	return j.State == jobs.Running || j.State == jobs.Queued && !j.NextAttempt.After(now)
 }
 
 // keepLease renews the lease until the chunk ends, and ends the chunk when the job is somebody else's. It stops with ctx,

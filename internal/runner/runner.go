@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/riverqueue/river"
 
@@ -51,6 +52,13 @@ type Handler interface {
 
 // Again is what a Handler returns when its chunk went well and more is left. It isn't a failure.
 var Again = fault.New(api.CodeInternal, "the chunk is done and the job is not")
+
+// Later is what a Handler returns when its chunk went well and there is nothing to do before some time has passed. It isn't
+// a failure, and the job counts as queued meanwhile.
+type Later struct{ After time.Duration }
+
+// Error says what it is, for whoever returns it elsewhere.
+func (l *Later) Error() string { return "the job has to wait" }
 
 // Runner is the engine of one process. Its methods are safe for concurrent use.
 type Runner struct {

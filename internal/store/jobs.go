@@ -12,12 +12,12 @@ import (
 )
 
 const jobColumns = `id, kind, subject, unique_key, args, actor, priority, state, control, cursor, progress, done, total, error,
-	epoch, owner, lease_until, attempts, created, started, finished, next_attempt`
+	epoch, owner, lease_until, attempts, created, started, finished, next_attempt, tries`
 
 func readJob(row scanner) (j jobs.Job, err error) {
 	return j, row.Scan(&j.ID, &j.Kind, &j.Subject, &j.UniqueKey, &j.Args, &j.Actor, &j.Priority, &j.State, &j.Control,
 		&j.Cursor, &j.Progress, &j.Done, &j.Total, &j.Error, &j.Epoch, &j.Owner, into{&j.LeaseUntil}, &j.Attempts,
-		into{&j.Created}, into{&j.Started}, into{&j.Finished}, into{&j.NextAttempt})
+		into{&j.Created}, into{&j.Started}, into{&j.Finished}, into{&j.NextAttempt}, &j.Tries)
 }
 
 // unfinished are the states in which a job's UniqueKey keeps others out. The index job_unique says the same.
@@ -31,11 +31,11 @@ func (t *txn) InsertJob(ctx context.Context, j jobs.Job) (jobs.Job, bool, error)
 	}
 	added, err := all(ctx, t, doing, readJob,
 		`INSERT INTO jobs (`+jobColumns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)
 		ON CONFLICT (unique_key) WHERE unique_key <> '' AND `+unfinished+` DO NOTHING RETURNING `+jobColumns,
 		j.ID, j.Kind, j.Subject, j.UniqueKey, j.Args, j.Actor, j.Priority, string(j.State), string(j.Control), j.Cursor,
 		j.Progress, j.Done, j.Total, j.Error, j.Epoch, j.Owner, j.LeaseUntil, j.Attempts, j.Created, j.Started,
-		j.Finished, j.NextAttempt)
+		j.Finished, j.NextAttempt, j.Tries)
 	if err != nil {
 		return jobs.Job{}, false, err
 	}

@@ -27,12 +27,13 @@ func (t *txn) KEKs(ctx context.Context) ([]keys.KEK, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i := range list {
-		for _, w := range wrappings {
-			if w.of == list[i].ID {
-				list[i].Wrappings = append(list[i].Wrappings, w.Wrapping)
-			}
-		}
+	place := make(map[keys.KEKID]int, len(list))
+	for i, k := range list {
+		place[k.ID] = i
+	}
+	for _, w := range wrappings { // in their order; the tables see to it that each belongs to a key of the list
+		k := &list[place[w.of]]
+		k.Wrappings = append(k.Wrappings, w.Wrapping)
 	}
 	return list, nil
 }

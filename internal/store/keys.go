@@ -9,12 +9,12 @@ import (
 	"github.com/keyturn/keyturn/internal/keys"
 )
 
-const keyColumns = `id, name, purpose, algorithm, suite, period, warn, max_operations, max_bytes, suspended_decrypts, created, revision, mac`
+const keyColumns = `id, name, purpose, algorithm, suite, period, warn, max_operations, max_bytes, suspended_decrypts, created, revision, mac, by_policy`
 
 func readKey(row scanner) (k keys.Key, err error) {
 	var period, warn int64
 	err = row.Scan(fixed{k.ID[:]}, &k.Name, &k.Purpose, &k.Algorithm, &k.Suite, &period, &warn,
-		&k.Cryptoperiod.MaxOperations, &k.Cryptoperiod.MaxBytes, &k.SuspendedDecrypts, into{&k.Created}, &k.Revision, &k.MAC)
+		&k.Cryptoperiod.MaxOperations, &k.Cryptoperiod.MaxBytes, &k.SuspendedDecrypts, into{&k.Created}, &k.Revision, &k.MAC, &k.ByPolicy)
 	k.Cryptoperiod.Period = time.Duration(period) * time.Microsecond
 	k.Cryptoperiod.Warn = time.Duration(warn) * time.Microsecond
 	return k, err
@@ -23,10 +23,10 @@ func readKey(row scanner) (k keys.Key, err error) {
 // CreateKey implements keys.Tx. The stored revision is 1, whatever k says.
 func (t *txn) CreateKey(ctx context.Context, k keys.Key) error {
 	err := t.mustChange(ctx, taken("key"), "creating a key",
-		`INSERT INTO keys (`+keyColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1, $12) ON CONFLICT DO NOTHING`,
+		`INSERT INTO keys (`+keyColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1, $12, $13) ON CONFLICT DO NOTHING`,
 		k.ID[:], k.Name, string(k.Purpose), string(k.Algorithm), int64(k.Suite),
 		k.Cryptoperiod.Period.Microseconds(), k.Cryptoperiod.Warn.Microseconds(),
-		k.Cryptoperiod.MaxOperations, k.Cryptoperiod.MaxBytes, k.SuspendedDecrypts, k.Created, k.MAC)
+		k.Cryptoperiod.MaxOperations, k.Cryptoperiod.MaxBytes, k.SuspendedDecrypts, k.Created, k.MAC, k.ByPolicy)
 	if err != nil {
 		return err
 	}
@@ -107,11 +107,11 @@ func countBy[S ~string](ctx context.Context, t *txn, doing, query string) (map[S
 func (t *txn) UpdateKey(ctx context.Context, k keys.Key) error {
 	err := t.mustChange(ctx, stale("key"), "changing a key",
 		`UPDATE keys SET name = $3, purpose = $4, algorithm = $5, suite = $6, period = $7, warn = $8,
-			max_operations = $9, max_bytes = $10, suspended_decrypts = $11, mac = $12, revision = revision + 1
+			max_operations = $9, max_bytes = $10, suspended_decrypts = $11, mac = $12, by_policy = $13, revision = revision + 1
 		WHERE id = $1 AND revision = $2`,
 		k.ID[:], k.Revision, k.Name, string(k.Purpose), string(k.Algorithm), int64(k.Suite),
 		k.Cryptoperiod.Period.Microseconds(), k.Cryptoperiod.Warn.Microseconds(),
-		k.Cryptoperiod.MaxOperations, k.Cryptoperiod.MaxBytes, k.SuspendedDecrypts, k.MAC)
+		k.Cryptoperiod.MaxOperations, k.Cryptoperiod.MaxBytes, k.SuspendedDecrypts, k.MAC, k.ByPolicy)
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 const versionColumns = `key_id, number, state, prior_state, seq, created, activated, expires, destroy_at, destroyed,
-	last_opened, operations, bytes, kek, wrapped, reason, actor`
+	last_opened, operations, bytes, kek, wrapped, reason, actor, sample`
 
 // keyVersion is a version with the key that it belongs to.
 type keyVersion struct {
@@ -23,7 +23,7 @@ type keyVersion struct {
 func readVersion(row scanner) (v keyVersion, err error) {
 	err = row.Scan(fixed{v.key[:]}, &v.Number, &v.State, &v.PriorState, &v.Seq, into{&v.Created}, into{&v.Activated},
 		into{&v.Expires}, into{&v.DestroyAt}, into{&v.Destroyed}, into{&v.LastOpened}, &v.Operations, &v.Bytes,
-		&v.KEK, &v.Wrapped, &v.Reason, &v.Actor)
+		&v.KEK, &v.Wrapped, &v.Reason, &v.Actor, &v.Sample)
 	return v, err
 }
 
@@ -66,7 +66,7 @@ func (t *txn) putVersions(ctx context.Context, k keys.Key, stored []keys.Version
 // sameVersion leaves out the counters, which UpdateKey doesn't write.
 func sameVersion(a, b keys.Version) bool {
 	return a.State == b.State && a.PriorState == b.PriorState && a.Seq == b.Seq && a.KEK == b.KEK &&
-		a.Reason == b.Reason && a.Actor == b.Actor && bytes.Equal(a.Wrapped, b.Wrapped) &&
+		a.Reason == b.Reason && a.Actor == b.Actor && bytes.Equal(a.Wrapped, b.Wrapped) && bytes.Equal(a.Sample, b.Sample) &&
 		micros(a.Created) == micros(b.Created) && micros(a.Activated) == micros(b.Activated) &&
 		micros(a.Expires) == micros(b.Expires) && micros(a.DestroyAt) == micros(b.DestroyAt) &&
 		micros(a.Destroyed) == micros(b.Destroyed)
@@ -76,13 +76,13 @@ func sameVersion(a, b keys.Version) bool {
 func (t *txn) putVersion(ctx context.Context, id envelope.KeyID, v keys.Version) error {
 	_, err := t.exec(ctx, "storing a version of a key",
 		`INSERT INTO key_versions (`+versionColumns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 		ON CONFLICT (key_id, number) DO UPDATE SET state = excluded.state, prior_state = excluded.prior_state,
 			seq = excluded.seq, created = excluded.created, activated = excluded.activated, expires = excluded.expires,
 			destroy_at = excluded.destroy_at, destroyed = excluded.destroyed, kek = excluded.kek,
-			wrapped = excluded.wrapped, reason = excluded.reason, actor = excluded.actor`,
+			wrapped = excluded.wrapped, reason = excluded.reason, actor = excluded.actor, sample = excluded.sample`,
 		id[:], v.Number, string(v.State), string(v.PriorState), v.Seq, v.Created, v.Activated, v.Expires, v.DestroyAt,
-		v.Destroyed, v.LastOpened, v.Operations, v.Bytes, string(v.KEK), v.Wrapped, v.Reason, v.Actor)
+		v.Destroyed, v.LastOpened, v.Operations, v.Bytes, string(v.KEK), v.Wrapped, v.Reason, v.Actor, v.Sample)
 	return err
 }
 

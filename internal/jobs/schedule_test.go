@@ -1,0 +1,101 @@
+package jobs
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+	_ "time/tzdata"
+
+	"pgregory.net/rapid"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/fault"
+)
+
+func mustCron(t testing.TB, text, zone string) Cron {
+	t.Helper()
+	c, err := ParseCron(text, zone)
+	if err != nil {
+		t.Fatalf("%q in %q: %v", text, zone, err)
+	}
+	return c
+}
+
+func TestBadCron(t *testing.T) {
+	for _, text := range []string{
+		"", " ", "0 0 31 2 *", "0 0 30 2 *", "0 0 31 4,6,9,11 *", "60 * * * *", "* * * *", "* * * * * *", "@every 1s", "@reboot", "@",
+		"TZ=UTC 0 0 * * *", "CRON_TZ=Europe/Zurich 0 0 * * *", "0 0 * * *\n", "0 0 * * MOON", "1-0 * * * *", "*/0 * * * *",
+		"00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 0 * * *",
+	} {
+		if _, err := ParseCron(text, ""); fault.CodeOf(err) != api.CodeInvalid || fault.FieldOf(err) != "schedule" {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	for _, zone := range []string{"Local", "Mars/Olympus", "../../etc/passwd", "/etc/localtime", "+02:00"} {
+		if _, err := ParseCron("0 0 * * *", zone); fault.CodeOf(err) != api.CodeInvalid || fault.FieldOf(err) != "zone" {
+			t.Errorf("zone %q: %v", zone, err)
+		}
+	}
+	for _, text := range []string{"0 0 1 * *", "0 2 * * *", "0 */4 * * *", "* * * * *", "0 0 29 2 *", "@monthly", "@hourly", "0 0 * * SUN", "30 1 1,15 * *"} {
+		mustCron(t, text, "")
+	}
+}
+
+// Days on which a zone's clocks are changed: a named hour that is skipped comes an hour later, one that is shown twice
+// counts once, and what is to happen every hour or minute does so in real time.
+func TestCronOnDaysThatClocksChange(t *testing.T) {
+	at := func(text string) time.Time {
+		v, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	for name, c := range map[string]struct{ cron, after, want string }{
+		"an hour that is skipped":       {"30 2 * * *", "2026-03-28T12:00:00+01:00", "2026-03-29T03:30:00+02:00"},
+		"the day after it":              {"30 2 * * *", "2026-03-29T03:30:00+02:00", "2026-03-30T02:30:00+02:00"},
+		"an hour that is shown twice":   {"30 2 * * *", "2026-10-24T12:00:00+02:00", "2026-10-25T02:30:00+02:00"},
+		"not again in its second time":  {"30 2 * * *", "2026-10-25T02:30:00+02:00", "2026-10-26T02:30:00+01:00"},
+		"every half hour, in real time": {"*/30 * * * *", "2026-10-25T02:30:00+02:00", "2026-10-25T02:00:00+01:00"},
+		"monthly in the zone":           {"0 0 1 * *", "2026-03-15T00:00:00Z", "2026-04-01T00:00:00+02:00"},
+	} {
+		if got, want := mustCron(t, c.cron, "Europe/Zurich").Next(at(c.after)), at(c.want); !got.Equal(want) || got.Location() != time.UTC {
+			t.Errorf("%s: %v, want %v", name, got, want.UTC())
+		}
+	}
+}
+
+// Whatever the expression, the zone and the time: the next time is later, and the one after it later still.
+func TestCronGoesForward(t *testing.T) {
+	crons := []Cron{mustCron(t, "30 2 * * *", "America/New_York"), mustCron(t, "* * * * *", "Australia/Lord_Howe"), mustCron(t, "0 0 29 2 *", ""), mustCron(t, "15 */3 * * 1-5", "Asia/Kathmandu")}
+	rapid.Check(t, func(rt *rapid.T) {
+		c := crons[rapid.IntRange(0, len(crons)-1).Draw(rt, "cron")]
+		from := time.Unix(rapid.Int64Range(0, 4_000_000_000).Draw(rt, "from"), 0)
+		next := c.Next(from)
+		if !next.After(from) || !c.Next(next).After(next) || !c.Next(next.Add(-1)).Equal(next) {
+			rt.Fatalf("after %v comes %v, then %v", from, next, c.Next(next))
+		}
+	})
+}
+
+// What was missed while nobody looked is served once, for the latest time.
+func TestMissed(t *testing.T) {
+	day := time.Date(2026, 5, 1, 2, 0, 0, 0, time.UTC)
+	s := Schedule{Name: "rotation-check", Kind: "check", Cron: "0 2 * * *", NextRun: day, Args: []byte(`{"x":1}`)}
+	for name, c := range map[string]struct{ now, due, next time.Time }{
+		"on time":        {day, day, day.AddDate(0, 0, 1)},
+		"a minute late":  {day.Add(time.Minute), day, day.AddDate(0, 0, 1)},
+		"ten days late":  {day.AddDate(0, 0, 10).Add(time.Hour), day.AddDate(0, 0, 10), day.AddDate(0, 0, 11)},
+		"ten years late": {day.AddDate(10, 0, 0).Add(time.Hour), day.AddDate(10, 0, 0).Add(time.Hour), day.AddDate(10, 0, 1)},
+	} {
+		due, next, err := s.Missed(c.now)
+		if err != nil || !due.Equal(c.due) || !next.Equal(c.next) {
+			t.Errorf("%s: due %v, next %v, %v; want %v, %v", name, due, next, err, c.due, c.next)
+		}
+	}
+	j, err := s.Job(day)
+	var args Scheduled
+	if err != nil || json.Unmarshal(j.Args, &args) != nil || args.Schedule != s.Name || !args.Due.Equal(day) || string(args.Args) != `{"x":1}` || j.UniqueKey == "" {
+		t.Errorf("its job: %+v %v", j, err)
+	}
+}

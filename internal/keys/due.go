@@ -1,0 +1,60 @@
+package keys
+
+import "time"
+
+// Times is how a version stands against its end: what the policies say, or the key's own cryptoperiod where it has one.
+type Times struct {
+	Due  time.Time // when the active version is to be followed by the next; zero = on demand only
+	Warn time.Time // from when it is due soon; zero when Due is
+}
+
+// Times of the active version of a key, under the policies that hold for it. schedule answers the first time after t that
+// e.Schedule names, the zero time when there is none; it may be nil while e.Schedule is empty. A key without an active
+// version is never due.
+func (k Key) Times(e Effective, schedule func(t time.Time) time.Time) Times {
+	v, ok := k.Active()
+	if !ok {
+		return Times{}
+	}
+	return ActiveVersion{
+		ByPolicy: k.ByPolicy, Period: k.Cryptoperiod.Period, Warn: k.Cryptoperiod.Warn, Activated: v.Activated,
+	}.Times(e, schedule)
+}
+
+// Times is Key.Times. What a key was made with is more specific than any policy but those that name the key.
+func (v ActiveVersion) Times(e Effective, schedule func(t time.Time) time.Time) Times {
+	period, warnAge := v.Period, v.Warn
+	if v.ByPolicy || e.named["period"] {
+		period, warnAge = e.Period, 0
+	}
+	var t Times
+	if period > 0 {
+		t.Due = v.Activated.Add(period)
+	}
+	if schedule != nil && e.Schedule != "" && (v.ByPolicy || e.named["schedule"]) {
+		if next := schedule(v.Activated); !next.IsZero() && (t.Due.IsZero() || next.Before(t.Due)) {
+			t.Due = next
+		}
+	}
+	if t.Due.IsZero() {
+		return t
+	}
+	if warnAge > 0 {
+		t.Warn = v.Activated.Add(warnAge)
+		return t
+	}
+	t.Warn = t.Due.Add(-e.Warn)
+	// A warning that would cover most of a short life says nothing: then the last sixth of it is what is meant.
+	if life := t.Due.Sub(v.Activated); t.Due.Sub(t.Warn) > life/2 {
+		t.Warn = t.Due.Add(-life / 6)
+	}
+	return t
+}
+
+// Overdue says whether the version should have been followed by now.
+func (t Times) Overdue(now time.Time) bool { return !t.Due.IsZero() && !now.Before(t.Due) }
+
+// DueSoon says whether it is time to warn, and not too late yet.
+func (t Times) DueSoon(now time.Time) bool {
+	return !t.Due.IsZero() && now.Before(t.Due) && !now.Before(t.Warn)
+}
