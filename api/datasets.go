@@ -112,10 +112,11 @@ type Job struct {
 	Run      *DatasetRun `json:"run,omitempty"`
 }
 
-// JobList is jobs, newest first.
+// JobList is jobs, newest first. Planned is on the first page only.
 type JobList struct {
-	Jobs []Job  `json:"jobs"`
-	Next string `json:"next,omitempty"`
+	Jobs    []Job        `json:"jobs"`
+	Planned []PlannedJob `json:"planned,omitempty"`
+	Next    string       `json:"next,omitempty"`
 }
 
 // JobFailure is one row on a job's dead-letter list. Item is the row's primary key as the database prints it; Reason never holds a value.

@@ -35,6 +35,8 @@ const (
 	BackupCreate          Action = "backup.create"
 	BackupVerify          Action = "backup.verify"
 	SystemRead            Action = "system.read"
+	PolicyRead            Action = "policy.read"
+	PolicyWrite           Action = "policy.write"
 )
 
 // ActionInfo explains an action to the person who grants it.
@@ -83,6 +85,8 @@ var actions = []ActionInfo{
 	{BackupCreate, "make sealed backups", "opening or restoring them"},
 	{BackupVerify, "prove that backups open", "restoring them"},
 	{SystemRead, "see status and the doctor's checks", "changing anything"},
+	{PolicyRead, "see the rotation policies and what holds for a key", "seeing the keys, which is key.read"},
+	{PolicyWrite, "set and take away rotation policies", "rotating keys by hand"},
 }
 
 // actionIndex finds an action's place in the table, which is also its bit in a set.

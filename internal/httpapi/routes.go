@@ -28,7 +28,7 @@ var (
 // table is the route table: the only place where a path, an action and a service's method meet.
 func (a *API) table() []*Route {
 	var rows []*Route
-	for _, part := range [][]Route{a.keyRoutes(), a.cryptoRoutes(), a.masterRoutes(), a.datasetRoutes(), a.jobRoutes(),
+	for _, part := range [][]Route{a.keyRoutes(), a.cryptoRoutes(), a.masterRoutes(), a.rotationRoutes(), a.datasetRoutes(), a.jobRoutes(),
 		a.auditRoutes(), a.principalRoutes(), a.systemRoutes(), a.publicRoutes()} {
 		for _, r := range part {
 			rows = append(rows, &r)
@@ -93,6 +93,21 @@ func (a *API) masterRoutes() []Route {
 		row("POST", "/remove", "Take a master key's wrappings away", access.MasterChange, post(plainIn(s.RemoveMaster))),
 		row("POST", "/rotate", "Wrap the KEKs anew, or make a new generation of them", access.MasterChange, post(plainIn(s.RotateMasters))),
 		row("POST", "/verify", "Open every KEK under every master key", access.MasterRead, get(plain(s.VerifyMasters))),
+	}
+}
+
+func (a *API) rotationRoutes() []Route {
+	s := a.services.Rotation
+	const policyPath = "/v1/policies/{policy}"
+	history := append([]Param{{"key", "string", "only this key"}}, pageParams...)
+	return []Route{
+		{Method: "GET", Pattern: "/v1/policies", Summary: "List the rotation policies", Action: access.PolicyRead, Kind: access.KindPolicy, handler: get(plain(s.Policies))},
+		{Method: "POST", Pattern: policyPath, Summary: "Set a rotation policy, or change members of it", Action: access.PolicyWrite, Kind: access.KindPolicy, handler: post(namedIn(s.SetPolicy))},
+		{Method: "DELETE", Pattern: policyPath, Summary: "Take away a rotation policy that was set", Action: access.PolicyWrite, Kind: access.KindPolicy, handler: act(a.removePolicy)},
+		{Method: "GET", Pattern: keyPath + "/policy", Summary: "Show what the policies say for a key", Action: access.KeyRead, Kind: access.KindKey, handler: get(named(s.Effective))},
+		{Method: "GET", Pattern: "/v1/rotation", Summary: "Say which keys are overdue and which come next", Action: access.KeyRead, Kind: access.KindKey, handler: get(plain(s.Status))},
+		{Method: "POST", Pattern: "/v1/rotation/run", Summary: "Have rotated what is due now", Action: access.KeyRotate, Kind: access.KindKey, handler: post(plainIn(s.Run))},
+		{Method: "GET", Pattern: "/v1/rotation/history", Summary: "List rotations, newest first", Action: access.KeyRead, Kind: access.KindKey, Query: history, handler: get(a.rotationHistory)},
 	}
 }
 

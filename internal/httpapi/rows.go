@@ -45,6 +45,22 @@ func (a *API) removeDataset(ctx context.Context, c *access.Caller, p *Params) er
 	return a.services.Datasets.Remove(ctx, c, p.Name)
 }
 
+func (a *API) removePolicy(ctx context.Context, c *access.Caller, p *Params) error {
+	return a.services.Rotation.RemovePolicy(ctx, c, p.Name)
+}
+
+func (a *API) rotationHistory(ctx context.Context, c *access.Caller, p *Params) (api.RotationHistory, error) {
+	key, err := p.text("key")
+	if err != nil {
+		return api.RotationHistory{}, err
+	}
+	after, limit, err := p.page()
+	if err != nil {
+		return api.RotationHistory{}, err
+	}
+	return a.services.Rotation.History(ctx, c, key, after, limit)
+}
+
 func (a *API) listJobs(ctx context.Context, c *access.Caller, p *Params) (api.JobList, error) {
 	state, err := p.text("state")
 	if err != nil {

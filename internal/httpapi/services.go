@@ -23,6 +23,7 @@ type Services struct {
 	Audit      Audit
 	Principals Principals
 	System     System
+	Rotation   Rotation
 }
 
 // Keys is the life cycle of keys.
@@ -121,4 +122,15 @@ type System interface {
 	Doctor(ctx context.Context, c *access.Caller) (api.Doctor, error)
 	// Compliance is for GET /health, which is public: it holds counts and no names.
 	Compliance(ctx context.Context) (kms.Compliance, error)
+}
+
+// Rotation is policies, what is due by them, and what was rotated.
+type Rotation interface {
+	Policies(ctx context.Context, c *access.Caller) (api.PolicyList, error)
+	Effective(ctx context.Context, c *access.Caller, key string) (api.EffectivePolicy, error)
+	SetPolicy(ctx context.Context, c *access.Caller, name string, in api.SetPolicyRequest) (api.Policy, error)
+	RemovePolicy(ctx context.Context, c *access.Caller, name string) error
+	Status(ctx context.Context, c *access.Caller) (api.RotationStatus, error)
+	Run(ctx context.Context, c *access.Caller, in api.RotationRunRequest) (api.RotationRun, error)
+	History(ctx context.Context, c *access.Caller, key, after string, limit int) (api.RotationHistory, error)
 }

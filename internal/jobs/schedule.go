@@ -129,8 +129,16 @@ func (c Cron) Next(t time.Time) time.Time {
 	}
 }
 
+// onWall is the time at which the zone's clock shows what t's shows: the first one where it shows it twice, which
+// time.Date doesn't promise.
 func onWall(t time.Time, zone *time.Location) time.Time {
-	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), zone)
+	at := time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), zone)
+	_, before := at.Add(-3 * time.Hour).Zone()
+	_, now := at.Zone()
+	if first := at.Add(time.Duration(now-before) * time.Second); now < before && first.Hour() == at.Hour() && first.Minute() == at.Minute() {
+		return first
+	}
+	return at
 }
 
 func utc(t time.Time) time.Time {

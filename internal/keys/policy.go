@@ -65,8 +65,8 @@ const (
 	MinPolicyPeriod = time.Hour
 	MaxPolicyPeriod = 2 * 365 * day
 	MaxGrace        = 365 * day
-	MaxConcurrency  = 64
-	MaxBatchSize    = 20_000
+	MaxConcurrency  = 16
+	MaxBatchSize    = 10_000
 	MaxAttempts     = 20
 )
 
@@ -104,9 +104,9 @@ func (r Rule) validate() error {
 	case r.Warn != nil && (*r.Warn < 0 || *r.Warn > MaxPolicyPeriod):
 		return badPolicy("warn", "the time to warn before is not between 0 and 730 days")
 	case r.Concurrency < 0 || r.Concurrency > MaxConcurrency:
-		return badPolicy("concurrency", "the concurrency is not between 1 and 64")
+		return badPolicy("concurrency", "the concurrency is not between 1 and 16")
 	case r.BatchSize < 0 || r.BatchSize > MaxBatchSize:
-		return badPolicy("batchSize", "the batch size is not between 1 and 20000")
+		return badPolicy("batchSize", "the batch size is not between 1 and 10000")
 	case r.Attempts < 0 || r.Attempts > MaxAttempts:
 		return badPolicy("attempts", "the number of attempts is not between 1 and 20")
 	case r == (Rule{}):
@@ -207,3 +207,6 @@ func said[T comparable](v T) *T {
 	}
 	return &v
 }
+
+// Named says whether a field was said by a policy that names the key itself.
+func (e Effective) Named(field string) bool { return e.named[field] }

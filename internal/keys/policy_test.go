@@ -82,7 +82,7 @@ func TestBadPolicies(t *testing.T) {
 		"period":      {Name: "p", Rule: Rule{Period: ptr(time.Hour - 1)}},
 		"grace":       {Name: "p", Rule: Rule{Grace: ptr(-day)}},
 		"warn":        {Name: "p", Rule: Rule{Warn: ptr(MaxPolicyPeriod + 1)}},
-		"concurrency": {Name: "p", Rule: Rule{Concurrency: 65}},
+		"concurrency": {Name: "p", Rule: Rule{Concurrency: 17}},
 		"batchSize":   {Name: "p", Rule: Rule{BatchSize: -1}},
 		"attempts":    {Name: "p", Rule: Rule{Attempts: 21}},
 		"policy":      {Name: "p"},

@@ -153,5 +153,5 @@ func (s *Service) shown(k keys.Key, err error) (api.Key, error) {
 	if err != nil {
 		return api.Key{}, err
 	}
-	return s.view(k, s.known()), nil
+	return s.view(k, s.Known()), nil
 }

@@ -41,6 +41,17 @@ func (s *Service) allPresent(ctx context.Context, list []keyring.MasterKey) erro
 	return nil
 }
 
+// MastersUsable is nil when every configured master key opens every key-encryption key now, and otherwise the first reason
+// why one doesn't.
+func (s *Service) MastersUsable(ctx context.Context) error {
+	for _, m := range s.verifyMasters(ctx) {
+		if m.Err != nil {
+			return fault.Wrap("", m.Err, "using master key "+m.URL)
+		}
+	}
+	return nil
+}
+
 // verifyMasters is the ring's own verification, with every key read anew.
 func (s *Service) verifyMasters(ctx context.Context) []keyring.MasterStatus {
 	all := s.ring.Verify(ctx)

@@ -34,11 +34,16 @@ func (s *Service) Rotate(ctx context.Context, c *access.Caller, name string, in 
 	}))
 }
 
+// RotateDue makes the next version of a key for keyturn itself, unless version seen isn't the active one any more.
+func (s *Service) RotateDue(ctx context.Context, name string, seen uint32, reason string) (api.Key, error) {
+	return s.Rotate(ctx, system(), name, api.RotateKeyRequest{Reason: reason, IfVersion: seen})
+}
+
 // rotateStep is the pure part of every rotation, with what the event says of it.
 func (s *Service) rotateStep(k *keys.Key, ev *audit.Event, c *access.Caller, reason string, ifVersion uint32) ([]keys.Transition, error) {
 	now := s.clock()
 	old, _ := k.Active()
-	rules := s.known()
+	rules := s.Known()
 	ev.Details.Source, ev.Details.ComplianceStatus = source(c), rules.status(k, now)
 	moves, err := k.Rotate(now, actor(c), reason, ifVersion)
 	if err != nil {
@@ -51,10 +56,13 @@ func (s *Service) rotateStep(k *keys.Key, ev *audit.Event, c *access.Caller, rea
 	return moves, nil
 }
 
+// SourceScheduler is the source of what keyturn does by itself, in events and in the history.
+const SourceScheduler = "scheduler"
+
 // source says whether people or keyturn itself asked.
 func source(c *access.Caller) string {
 	if c.Method == methodInternal {
-		return "scheduler"
+		return SourceScheduler
 	}
 	return "api"
 }

@@ -142,8 +142,9 @@ func (s *Service) Rules(ctx context.Context) (*Rules, error) {
 	return made, nil
 }
 
-// known is the last snapshot that was read; with none, those of the configuration.
-func (s *Service) known() *Rules {
+// Known is the last snapshot that was read, for those who may not ask the store now; with none, the configuration's
+// policies.
+func (s *Service) Known() *Rules {
 	s.book.mu.Lock()
 	defer s.book.mu.Unlock()
 	if s.book.last != nil {

@@ -146,10 +146,13 @@ func (s *Service) Start(ctx context.Context) error { return s.bury(ctx) }
 // Close gives back what was reserved and not used. It may be called twice; afterwards nothing is protected any more.
 func (s *Service) Close(ctx context.Context) error { return s.usage.close(ctx) }
 
+// SystemName is who keyturn is where it does something by itself.
+const SystemName = "system"
+
 // system is the caller of what keyturn does by itself. Nobody else can have that name: it is reserved.
 func system() *access.Caller {
 	return &access.Caller{
-		Principal: &access.Principal{ID: "system", Name: "system", Role: access.RoleOwner, Scope: []string{"*"}},
+		Principal: &access.Principal{ID: SystemName, Name: SystemName, Role: access.RoleOwner, Scope: []string{"*"}},
 		Method:    methodInternal,
 	}
 }

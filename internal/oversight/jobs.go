@@ -65,6 +65,7 @@ func (s *Jobs) List(ctx context.Context, c *access.Caller, state, after string, 
 	out := api.JobList{Jobs: []api.Job{}}
 	err := s.cfg.Gate.Use(ctx, c, reading("listed", ""), func(ctx context.Context, ev *audit.Event) error {
 		var page []jobs.Job
+		out = api.JobList{Jobs: []api.Job{}}
 		err := s.cfg.Store.View(ctx, func(tx store.Tx) (err error) {
 			page, err = tx.Jobs(ctx, f)
 			return err
@@ -77,6 +78,10 @@ func (s *Jobs) List(ctx context.Context, c *access.Caller, state, after string, 
 		if len(page) == f.PageSize() {
 			out.Next = page[len(page)-1].ID
 		}
+		out.Planned = nil
+		if err == nil && after == "" && state == "" {
+			out.Planned, err = s.planned(ctx)
+		}
 		ev.Details.Count = uint64(len(out.Jobs))
 		return err
 	})
@@ -84,6 +89,21 @@ func (s *Jobs) List(ctx context.Context, c *access.Caller, state, after string, 
 		return api.JobList{}, err
 	}
 	return out, nil
+}
+
+// planned lists the standing orders: what will be done, and when. They hold no names of keys or datasets.
+func (s *Jobs) planned(ctx context.Context) (out []api.PlannedJob, err error) {
+	err = s.cfg.Store.View(ctx, func(tx store.Tx) error {
+		list, err := tx.Schedules(ctx)
+		out = make([]api.PlannedJob, len(list))
+		for i, p := range list {
+			out[i] = api.PlannedJob{
+				Name: p.Name, Kind: p.Kind, Cron: p.Cron, Zone: p.Zone, Origin: p.Origin, Next: present(p.NextRun), Last: present(p.LastRun), LastJob: p.LastJob,
+			}
+		}
+		return err
+	})
+	return out, err
 }
 
 // Show is one job.

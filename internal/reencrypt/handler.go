@@ -73,6 +73,8 @@ type chunk struct {
 	spent float64 // seconds of earlier chunks
 	done  int64
 	total int64
+	keys  []*handles   // of the columns
+	moved map[int]bool // columns in which something was opened, to be moved, since the last event
 }
 
 // load reads where the job stands. One that had ended was taken up again by `job retry`: it begins with the rows on its
@@ -108,6 +110,7 @@ func (c *chunk) advance(ctx context.Context, d *datasets.Dataset) (done bool, er
 		return false, err
 	}
 	defer w.release(context.WithoutCancel(ctx))
+	c.keys, c.moved = w.handles, map[int]bool{}
 	if c.p.State.Pass == 0 {
 		err = c.begin(ctx, a, w)
 	}
@@ -181,6 +184,13 @@ func (c *chunk) failedRows(ctx context.Context) (rows []Key, err error) {
 
 // save keeps the state; the failures first, so that no cursor ever stands behind one that was forgotten.
 func (c *chunk) save(ctx context.Context, s *State, p *Progress) error {
+	if p != nil {
+		for col, versions := range p.Opened {
+			if len(versions) > 0 {
+				c.moved[col] = true
+			}
+		}
+	}
 	if p != nil && len(p.Failed) > 0 {
 		now := c.s.cfg.Clock()
 		failures := make([]jobs.Failure, len(p.Failed))
@@ -241,6 +251,9 @@ func (c *chunk) close(ctx context.Context, done bool, outcome error) error {
 		if done {
 			c.total = c.done
 		}
+		if err := c.countMoved(ctx, tx, since(c.p.State.Counts.Changed, before.Changed)); err != nil {
+			return err
+		}
 		return c.run.SaveTx(ctx, tx, nil, text, c.done, c.total)
 	})
 	switch {
@@ -250,6 +263,24 @@ func (c *chunk) close(ctx context.Context, done bool, outcome error) error {
 		return err
 	case !done:
 		return runner.Again
+	}
+	return nil
+}
+
+// countMoved adds to the history of rotations how many rows were moved to the versions that are active now.
+func (c *chunk) countMoved(ctx context.Context, tx store.Tx, rows uint64) error {
+	if c.kind != KindReencrypt || c.args.DryRun || rows == 0 {
+		return nil
+	}
+	counted := map[envelope.KeyID]bool{}
+	for col, h := range c.keys {
+		if !c.moved[col] || counted[h.ID()] {
+			continue
+		}
+		counted[h.ID()] = true
+		if err := tx.AddRowsMoved(ctx, h.ID(), h.Current().Header().Version, int64(rows)); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -57,10 +57,27 @@ func (s *Service) Decrypt(ctx context.Context, c *access.Caller, name string, in
 	return s.Run(ctx, c, name, KindDecrypt, in)
 }
 
+// Queue says how a job waits and how often it is tried. The zero value is right for what people ask for.
+type Queue struct {
+	Priority int // see jobs.Job
+	Tries    int // see jobs.Job
+}
+
+// Move starts the re-encryption of a dataset on behalf of keyturn itself, with the limits of in. Errors are those of Run;
+// not_found when the dataset was removed meanwhile.
+func (s *Service) Move(ctx context.Context, name string, q Queue, in api.DatasetRunRequest) error {
+	_, err := s.run(ctx, system(), name, KindReencrypt, in, q)
+	return err
+}
+
 // Run starts a job on a dataset, after a look at everything that would make it fail at once. One job works on a dataset
 // at a time: while one of the same kind is unfinished, that one is the answer, and the same command after a crash
 // goes on with it. Errors: conflict when a job of another kind is unfinished; those of the database and of its keys.
 func (s *Service) Run(ctx context.Context, c *access.Caller, name string, kind Kind, in api.DatasetRunRequest) (api.DatasetRun, error) {
+	return s.run(ctx, c, name, kind, in, Queue{})
+}
+
+func (s *Service) run(ctx context.Context, c *access.Caller, name string, kind Kind, in api.DatasetRunRequest, q Queue) (api.DatasetRun, error) {
 	if err := named(name); err != nil {
 		return api.DatasetRun{}, err
 	}
@@ -80,7 +97,7 @@ func (s *Service) Run(ctx context.Context, c *access.Caller, name string, kind K
 		if checked != nil {
 			return checked
 		}
-		stored, err = s.enqueue(ctx, tx, c, kind, a)
+		stored, err = s.enqueue(ctx, tx, c, kind, a, q)
 		ev.Details.Dataset, ev.Details.Job = name, stored.ID
 		return err
 	})
@@ -199,12 +216,13 @@ func (s *Service) deny(ctx context.Context, c *access.Caller, d *denial, kind au
 
 func subject(dataset string) string { return "dataset/" + dataset }
 
-func (s *Service) enqueue(ctx context.Context, tx store.Tx, c *access.Caller, kind Kind, a args) (jobs.Job, error) {
+func (s *Service) enqueue(ctx context.Context, tx store.Tx, c *access.Caller, kind Kind, a args, q Queue) (jobs.Job, error) {
 	text, err := json.Marshal(a)
 	if err != nil {
 		return jobs.Job{}, fault.Wrap(api.CodeInternal, err, "writing a job's arguments")
 	}
-	j, err := s.cfg.Enqueue(ctx, tx, jobs.Job{Kind: string(kind), Subject: subject(a.Dataset), UniqueKey: subject(a.Dataset), Args: text, Actor: actor(c)})
+	j, err := s.cfg.Enqueue(ctx, tx, jobs.Job{Kind: string(kind), Subject: subject(a.Dataset), UniqueKey: subject(a.Dataset), Args: text, Actor: actor(c),
+		Priority: q.Priority, Tries: q.Tries})
 	if err != nil {
 		return j, err
 	}

@@ -25,6 +25,13 @@ type Config struct {
 	// This node's name, in audit events and as the owner of jobs. Empty means the host's name.
 	Node string `koanf:"node" default:"" validate:"max=64,omitempty,printascii"`
 
+	// Rotation policies, by name: how the keys of a purpose, a name or an environment are turned over. The members are those
+	// of keyturn policy set: key, purpose, environment, period, schedule, zone, grace, reencrypt, concurrency, batchSize,
+	// attempts, warn. What keyturn policy set says wins over them, and they win over the shipped ones.
+	Policies Policies `koanf:"policies" default:""`
+
+	Rotation RotationConfig `koanf:"rotation"`
+
 	TLS   TLSConfig   `koanf:"tls"`
 	Audit AuditConfig `koanf:"audit"`
 	Keys  KeysConfig  `koanf:"keys"`
@@ -63,6 +70,19 @@ type KeysConfig struct {
 	// A version that was opened within this time is in use, whatever a census says, and is not destroyed. 0 turns the rule
 	// off.
 	DestroyQuiet time.Duration `koanf:"destroyQuiet" default:"1h" validate:"min=0s"`
+}
+
+// RotationConfig is about when a server looks after rotation by itself.
+type RotationConfig struct {
+	// When keys are looked at, as a cron expression: those that are due are rotated then, and of those that will be soon a
+	// warning is recorded. A key that falls due earlier is rotated at its time.
+	Check string `koanf:"check" default:"0 2 * * *" validate:"cron"`
+
+	// When rotation itself is looked at: schedules, overdue keys, failed jobs, master keys.
+	Health string `koanf:"health" default:"0 */4 * * *" validate:"cron"`
+
+	// The time zone of both, such as Europe/Zurich.
+	Zone string `koanf:"zone" default:"UTC" validate:"zone"`
 }
 
 // JobsConfig is about durable work.

@@ -15,7 +15,9 @@ import (
 
 // jobHandlers is the table of the kinds of jobs.
 func (s *Server) jobHandlers() []runner.Handler {
-	return append([]runner.Handler{kms.DueHandler{Service: s.kms}}, s.datasets.Handlers()...)
+	table := []runner.Handler{kms.DueHandler{Service: s.kms}}
+	table = append(table, s.datasets.Handlers()...)
+	return append(table, s.rotation.Handlers()...)
 }
 
 // jobNeeds says what one must be allowed to have a job's work done. The kinds are those of jobHandlers; work of a kind that
@@ -23,6 +25,9 @@ func (s *Server) jobHandlers() []runner.Handler {
 func (s *Server) jobNeeds(ctx context.Context, j jobs.Job) ([]access.Right, error) {
 	if j.Kind == kms.JobDestroyDue {
 		return []access.Right{{Action: access.KeyDestroy, Resource: access.Resource{Kind: access.KindKey}}}, nil
+	}
+	if needs := s.rotation.Needs(j); needs != nil {
+		return needs, nil
 	}
 	return s.datasets.Needs(ctx, j)
 }

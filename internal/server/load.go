@@ -86,7 +86,7 @@ func (l *loader) file(path string) {
 	k := koanf.New(".")
 	_ = k.Load(confmap.Provider(values, ""), nil) // from memory
 	for _, path := range k.Keys() {
-		if _, ok := l.known[path]; !ok {
+		if _, ok := l.known[path]; !ok && !strings.HasPrefix(path, policiesKey+".") { // whose members policiesOf looks at
 			l.problem(ConfigFile, "`"+path+"` is not a key of the configuration")
 		}
 	}

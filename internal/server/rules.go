@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/go-playground/validator/v10"
+
+	"github.com/keyturn/keyturn/internal/jobs"
 )
 
 // rules are the tags of our own, beside those of the validator library.
@@ -17,6 +19,8 @@ var rules = map[string]func(text string) bool{
 	"master":   func(text string) bool { _, err := masterDriver(text); return err == nil },
 	"listen":   func(text string) bool { _, err := parseAddress(text); return err == nil },
 	"loopback": isLoopback,
+	"cron":     func(text string) bool { _, err := jobs.ParseCron(text, ""); return err == nil },
+	"zone":     func(text string) bool { _, err := jobs.ParseCron("@daily", text); return err == nil },
 	"abspath":  func(text string) bool { return filepath.IsAbs(text) && !strings.ContainsRune(text, 0) },
 }
 
@@ -30,6 +34,8 @@ var ruleTexts = map[string]string{
 	"required_with": "is missing: certificate and key are given together",
 	"printascii":    "must be printable ASCII",
 	"abspath":       "must be an absolute path of a file",
+	"cron":          `must be a cron expression of five fields that comes true, such as "0 2 * * *"`,
+	"zone":          "must be a time zone such as UTC or Europe/Zurich",
 }
 
 // ruleText says what a rule wants of a value of some kind.

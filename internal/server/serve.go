@@ -51,7 +51,12 @@ func (s *Server) Serve(ctx context.Context) error {
 	var background sync.WaitGroup
 	defer background.Wait()
 	defer stop()
+	if err := s.rotation.Keep(ctx); err != nil {
+		closeAll(listeners)
+		return err
+	}
 	s.startWork()
+	background.Go(func() { s.runner.KeepSchedules(running) })
 	background.Go(func() { s.watchDue(running) })
 	background.Go(s.tuneMemory)
 	if err := s.startDebug(running, &background); err != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/keyturn/keyturn/internal/keyring"
 	"github.com/keyturn/keyturn/internal/kms"
 	"github.com/keyturn/keyturn/internal/reencrypt"
+	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/runner"
 	"github.com/keyturn/keyturn/internal/store"
 )
@@ -76,6 +77,7 @@ type Server struct {
 	runner   *runner.Runner
 	kms      *kms.Service
 	datasets *reencrypt.Service
+	rotation *rotation.Service
 	api      *httpapi.API
 	signIns  authn.Generation
 	started  time.Time

@@ -9,16 +9,20 @@ import (
 	"github.com/keyturn/keyturn/internal/authn/peer"
 	"github.com/keyturn/keyturn/internal/authn/token"
 	"github.com/keyturn/keyturn/internal/httpapi"
+	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/kms"
 	"github.com/keyturn/keyturn/internal/oversight"
 	"github.com/keyturn/keyturn/internal/reencrypt"
+	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/runner"
+	"github.com/keyturn/keyturn/internal/store"
 )
 
 // openServices builds what answers requests: services, the runner of their jobs, the sign-in methods, the API.
 func (s *Server) openServices(ctx context.Context) (err error) {
 	s.datasets = s.newDatasets()
 	s.kms = s.newKMS()
+	s.rotation = s.newRotation()
 	if err := s.kms.Start(ctx); err != nil {
 		return err
 	}
@@ -46,6 +50,8 @@ func (s *Server) newKMS() *kms.Service {
 		DestroyQuiet: s.cfg.Keys.DestroyQuiet,
 		Tombstones:   &tombstoneFile{path: filepath.Join(s.dir, TombstoneFile)},
 		Masters:      masterConfig{dir: s.dir, environ: s.opts.Environ, set: s.opts.Set},
+		Policies:     append(keys.ShippedPolicies(), s.cfg.Policies...),
+		Rotated:      func(ctx context.Context, tx store.Tx, r keys.Rotation) error { return s.rotation.Rotated(ctx, tx, r) },
 		SignedOut:    s.signIns.Drop,
 		Dependents:   []kms.Dependents{dependents{s.datasets}},
 		Checks:       s.checks(),
@@ -54,10 +60,17 @@ func (s *Server) newKMS() *kms.Service {
 	})
 }
 
+func (s *Server) newRotation() *rotation.Service {
+	return rotation.New(rotation.Config{
+		Gate: s.gate, Store: s.store, Keys: s.kms, Datasets: s.datasets, Clock: s.opts.Clock, Enqueue: s.enqueue, Masters: s.kms.MastersUsable, Log: s.log,
+		Schedules: rotation.Schedules{Check: s.cfg.Rotation.Check, Health: s.cfg.Rotation.Health, Zone: s.cfg.Rotation.Zone},
+	})
+}
+
 // services is the table of what the routes call.
 func (s *Server) services() httpapi.Services {
 	return httpapi.Services{
-		Keys: s.kms, Crypto: s.kms, Masters: s.kms, Principals: s.kms, System: s.kms, Datasets: s.datasets,
+		Keys: s.kms, Crypto: s.kms, Masters: s.kms, Principals: s.kms, System: s.kms, Datasets: s.datasets, Rotation: s.rotation,
 		Jobs: oversight.NewJobs(oversight.JobsConfig{
 			Gate: s.gate, Store: s.store, Runner: s.runner, Work: s.startWork, Clock: s.opts.Clock, Counts: reencrypt.RunOf, Needs: s.jobNeeds,
 		}),

@@ -75,6 +75,10 @@ func (s setting) set(raw any) error {
 		d, err := keys.ParsePeriod(strings.TrimSpace(fmt.Sprint(raw)))
 		*field = d
 		return wants(err == nil, `a duration such as 90s, 12h or 30d`)
+	case *Policies:
+		list, err := policiesOf(raw)
+		*field = list
+		return err
 	case *int:
 		n, err := strconv.Atoi(strings.TrimSpace(fmt.Sprint(raw)))
 		*field = n

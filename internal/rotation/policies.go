@@ -1,0 +1,290 @@
+package rotation
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/gate"
+	"github.com/keyturn/keyturn/internal/jobs"
+	"github.com/keyturn/keyturn/internal/keys"
+	"github.com/keyturn/keyturn/internal/kms"
+	"github.com/keyturn/keyturn/internal/store"
+)
+
+func policyResource(name string) access.Resource {
+	return access.Resource{Kind: access.KindPolicy, Name: name}
+}
+
+// Policies lists every policy that holds on this node and that the caller may see.
+func (s *Service) Policies(ctx context.Context, c *access.Caller) (api.PolicyList, error) {
+	out := api.PolicyList{Policies: []api.Policy{}}
+	in := gate.Intent{Action: access.PolicyRead, Type: audit.ConfigRead, Verb: "listed", Resource: policyResource("")}
+	err := s.cfg.Gate.Use(ctx, c, in, func(ctx context.Context, ev *audit.Event) error {
+		rules, err := s.cfg.Keys.Rules(ctx)
+		if err != nil {
+			return err
+		}
+		out.Policies = []api.Policy{}
+		for _, p := range rules.All() {
+			if allowed(c, access.PolicyRead, policyResource(p.Name)) {
+				out.Policies = append(out.Policies, policyView(p))
+			}
+		}
+		ev.Details.Items = uint64(len(out.Policies))
+		return nil
+	})
+	if err != nil {
+		return api.PolicyList{}, err
+	}
+	return out, nil
+}
+
+// Effective is what holds for a key, and where each part of it comes from.
+func (s *Service) Effective(ctx context.Context, c *access.Caller, key string) (api.EffectivePolicy, error) {
+	if err := keys.ValidateName(key); err != nil {
+		return api.EffectivePolicy{}, fault.Wrap("", err, "reading the key's name").WithField("key")
+	}
+	var out api.EffectivePolicy
+	in := gate.Intent{Action: access.KeyRead, Type: audit.ConfigRead, Verb: "policy_shown", Resource: keyResource(key)}
+	err := s.cfg.Gate.Use(ctx, c, in, func(ctx context.Context, _ *audit.Event) error {
+		rules, err := s.cfg.Keys.Rules(ctx)
+		if err != nil {
+			return err
+		}
+		var k keys.Key
+		err = s.cfg.Store.View(ctx, func(tx store.Tx) (err error) {
+			k, err = tx.KeyByName(ctx, key)
+			return err
+		})
+		out = effectiveView(&k, rules)
+		return err
+	})
+	if err != nil {
+		return api.EffectivePolicy{}, err
+	}
+	return out, nil
+}
+
+func effectiveView(k *keys.Key, rules *kms.Rules) api.EffectivePolicy {
+	e := rules.Of(k.Name, k.Purpose)
+	out := api.EffectivePolicy{
+		Key: k.Name, Purpose: string(k.Purpose), Environment: rules.Environment(), From: map[string]string{}, Next: optional(rules.Times(k).Due),
+		PolicyRule: api.PolicyRule{
+			Period: formatSpan(e.Period), Schedule: e.Schedule, Zone: e.Zone, Grace: formatSpan(e.Grace), Reencrypt: yesNo(e.Reencrypt),
+			Concurrency: e.Concurrency, BatchSize: e.BatchSize, Attempts: e.Attempts, Warn: formatSpan(e.Warn),
+		},
+	}
+	for field, policy := range e.From {
+		out.From[field] = policy
+	}
+	if !k.ByPolicy && !e.Named("period") {
+		out.Period, out.From["period"] = formatSpan(k.Cryptoperiod.Period), "key"
+		if !e.Named("schedule") {
+			out.Schedule = ""
+			delete(out.From, "schedule")
+		}
+	}
+	return out
+}
+
+// SetPolicy makes a policy, or changes what the request names of one that was set before. A rotation check follows at
+// once, since keys may be due now. Errors: invalid; conflict when another policy has the same selector, or when the name is
+// that of one that was shipped or configured.
+func (s *Service) SetPolicy(ctx context.Context, c *access.Caller, name string, in api.SetPolicyRequest) (api.Policy, error) {
+	said, err := ruleOf(in)
+	if err != nil {
+		return api.Policy{}, err
+	}
+	if err := keys.ValidateName(name); err != nil {
+		return api.Policy{}, err
+	}
+	rules, err := s.cfg.Keys.Rules(ctx)
+	if err != nil {
+		return api.Policy{}, err
+	}
+	taken := slices.ContainsFunc(rules.All(), func(p keys.Policy) bool { return p.Name == name && p.Origin != keys.OriginSet })
+	var done keys.Policy
+	intent := gate.Intent{Action: access.PolicyWrite, Type: audit.ConfigWrite, Verb: "policy_set", Resource: policyResource(name)}
+	err = s.cfg.Gate.Change(ctx, c, intent, func(ctx context.Context, tx store.Tx, ev *audit.Event) error {
+		if taken {
+			return fault.New(api.CodeConflict, "setting a policy: one of this name is shipped or stands in keyturn.yaml").WithField("policy").
+				WithNext("take another name: a policy that is set wins over it where both are about the same keys")
+		}
+		set, err := tx.Policies(ctx)
+		if err != nil {
+			return err
+		}
+		p := keys.Policy{Name: name}
+		if i := slices.IndexFunc(set, func(p keys.Policy) bool { return p.Name == name }); i >= 0 {
+			p = set[i]
+		}
+		p.Created, p.Actor, p.Origin = s.cfg.Clock().UTC().Truncate(time.Microsecond), c.Principal.Name, keys.OriginSet
+		merge(&p, in, said)
+		ev.Details.Key, ev.Details.Purpose = p.Key, string(p.Purpose)
+		if err := check(p); err != nil {
+			return err
+		}
+		done = p
+		if err := tx.PutPolicy(ctx, p); err != nil {
+			return err
+		}
+		return tx.BringForward(ctx, kms.ScheduleRotationCheck, p.Created)
+	})
+	s.cfg.Keys.PoliciesChanged()
+	if err != nil {
+		return api.Policy{}, err
+	}
+	return policyView(done), nil
+}
+
+// RemovePolicy takes a policy away that was set.
+func (s *Service) RemovePolicy(ctx context.Context, c *access.Caller, name string) error {
+	if err := keys.ValidateName(name); err != nil {
+		return err
+	}
+	in := gate.Intent{Action: access.PolicyWrite, Type: audit.ConfigWrite, Verb: "policy_removed", Resource: policyResource(name)}
+	err := s.cfg.Gate.Change(ctx, c, in, func(ctx context.Context, tx store.Tx, _ *audit.Event) error {
+		if err := tx.DeletePolicy(ctx, name); err != nil {
+			if fault.CodeOf(err) == api.CodeNotFound {
+				return fault.Wrap("", err, "removing a policy").WithField("policy").WithNext("only those that were set can be removed: keyturn policy list")
+			}
+			return err
+		}
+		return tx.BringForward(ctx, kms.ScheduleRotationCheck, s.cfg.Clock())
+	})
+	s.cfg.Keys.PoliciesChanged()
+	return err
+}
+
+// check says what is wrong with a policy, its schedule included.
+func check(p keys.Policy) error {
+	if err := p.Validate(); err != nil {
+		return err
+	}
+	if p.Rule.Schedule == nil || *p.Rule.Schedule == "" {
+		if p.Rule.Zone == "" {
+			return nil
+		}
+		_, err := jobs.ParseCron("@daily", p.Rule.Zone)
+		return err
+	}
+	_, err := jobs.ParseCron(*p.Rule.Schedule, p.Rule.Zone)
+	return err
+}
+
+// Configured is a policy of a configuration, held to the same rules as one that is set.
+func Configured(name string, in api.SetPolicyRequest) (keys.Policy, error) {
+	said, err := ruleOf(in)
+	if err != nil {
+		return keys.Policy{}, err
+	}
+	p := keys.Policy{Name: name, Origin: keys.OriginConfig}
+	merge(&p, in, said)
+	return p, check(p)
+}
+
+// noSchedule is how a request says that there is to be none.
+const noSchedule = "none"
+
+// ruleOf reads a request's rule.
+func ruleOf(in api.SetPolicyRequest) (keys.Rule, error) {
+	r := keys.Rule{Zone: in.Zone, Concurrency: in.Concurrency, BatchSize: in.BatchSize, Attempts: in.Attempts}
+	for _, span := range []struct {
+		field, text string
+		to          **time.Duration
+	}{{"period", in.Period, &r.Period}, {"grace", in.Grace, &r.Grace}, {"warn", in.Warn, &r.Warn}} {
+		if span.text == "" {
+			continue
+		}
+		d, err := keys.ParsePeriod(span.text)
+		if err != nil {
+			return r, fault.Wrap("", err, "setting a policy").WithField(span.field)
+		}
+		*span.to = &d
+	}
+	switch in.Schedule {
+	case "":
+	case noSchedule:
+		none := ""
+		r.Schedule = &none
+	default:
+		r.Schedule = &in.Schedule
+	}
+	switch in.Reencrypt {
+	case "":
+	case "yes", "no":
+		yes := in.Reencrypt == "yes"
+		r.Reencrypt = &yes
+	default:
+		return r, fault.New(api.CodeInvalid, "setting a policy: whether to re-encrypt is neither yes nor no").WithField("reencrypt")
+	}
+	return r, nil
+}
+
+// merge changes what the request names and leaves the rest.
+func merge(p *keys.Policy, in api.SetPolicyRequest, said keys.Rule) {
+	replace(&p.Key, in.Key)
+	replace(&p.Purpose, keys.Purpose(in.Purpose))
+	replace(&p.Environment, in.Environment)
+	r := &p.Rule
+	replace(&r.Period, said.Period)
+	replace(&r.Schedule, said.Schedule)
+	replace(&r.Zone, said.Zone)
+	replace(&r.Grace, said.Grace)
+	replace(&r.Reencrypt, said.Reencrypt)
+	replace(&r.Concurrency, said.Concurrency)
+	replace(&r.BatchSize, said.BatchSize)
+	replace(&r.Attempts, said.Attempts)
+	replace(&r.Warn, said.Warn)
+}
+
+func replace[T comparable](to *T, by T) {
+	var none T
+	if by != none {
+		*to = by
+	}
+}
+
+func policyView(p keys.Policy) api.Policy {
+	out := api.Policy{
+		Policy: p.Name, Key: p.Key, Purpose: string(p.Purpose), Environment: p.Environment, Origin: string(p.Origin), Created: optional(p.Created), Actor: p.Actor,
+		PolicyRule: api.PolicyRule{Zone: p.Rule.Zone, Concurrency: p.Rule.Concurrency, BatchSize: p.Rule.BatchSize, Attempts: p.Rule.Attempts},
+	}
+	for _, span := range []struct {
+		from *time.Duration
+		to   *string
+	}{{p.Rule.Period, &out.Period}, {p.Rule.Grace, &out.Grace}, {p.Rule.Warn, &out.Warn}} {
+		if span.from != nil {
+			*span.to = formatSpan(*span.from)
+		}
+	}
+	if s := p.Rule.Schedule; s != nil {
+		if out.Schedule = *s; *s == "" {
+			out.Schedule = noSchedule
+		}
+	}
+	if p.Rule.Reencrypt != nil {
+		out.Reencrypt = yesNo(*p.Rule.Reencrypt)
+	}
+	return out
+}
+
+// formatSpan writes 0 as "0", where FormatPeriod writes nothing.
+func formatSpan(d time.Duration) string {
+	if d == 0 {
+		return "0"
+	}
+	return keys.FormatPeriod(d)
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}

@@ -1,0 +1,138 @@
+package rotation
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/gate"
+	"github.com/keyturn/keyturn/internal/jobs"
+	"github.com/keyturn/keyturn/internal/keys"
+	"github.com/keyturn/keyturn/internal/kms"
+	"github.com/keyturn/keyturn/internal/reencrypt"
+	"github.com/keyturn/keyturn/internal/store"
+)
+
+// The kinds of jobs.
+const (
+	KindCheck  = "rotation-check"
+	KindRun    = "rotation-run"
+	KindFollow = "rotation-followup"
+	KindHealth = "rotation-health"
+)
+
+// Config is what a Service is made of; everything is required but Log.
+type Config struct {
+	Gate     *gate.Gate
+	Store    store.Store
+	Keys     *kms.Service
+	Datasets *reencrypt.Service
+	Clock    func() time.Time
+	// Enqueue puts a job into the queue, inside the transaction that makes it necessary.
+	Enqueue func(ctx context.Context, tx store.Tx, j jobs.Job) (jobs.Job, error)
+	// Masters says what is wrong with the master keys now; nil when each opens the store.
+	Masters func(ctx context.Context) error
+	// Schedules are when the check and the health check run.
+	Schedules Schedules
+	Log       *slog.Logger // gets what the background could not do; nil: nowhere
+}
+
+// Schedules are cron expressions, see jobs.ParseCron, in one time zone.
+type Schedules struct{ Check, Health, Zone string }
+
+// Service is what `keyturn policy` and `keyturn rotation` do. It is safe for concurrent use.
+type Service struct{ cfg Config }
+
+// New makes a Service.
+func New(cfg Config) *Service {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Service{cfg}
+}
+
+// system is who rotates what is due.
+func system() *access.Caller {
+	return &access.Caller{
+		Principal: &access.Principal{ID: "system", Name: "system", Role: access.RoleOwner, Scope: []string{"*"}},
+		Method:    "internal",
+	}
+}
+
+func allowed(c *access.Caller, a access.Action, r access.Resource) bool {
+	return c != nil && access.Decide(c.Principal, a, r).Allowed
+}
+
+func keyResource(name string) access.Resource {
+	return access.Resource{Kind: access.KindKey, Name: name}
+}
+
+// optional is nil for an absent time.
+func optional(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+// marshal writes what only this package reads again.
+func marshal(v any) ([]byte, error) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return nil, fault.Wrap(api.CodeInternal, err, "writing a job's arguments")
+	}
+	return text, nil
+}
+
+func unmarshal(text []byte, v any) error {
+	if len(text) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(text, v); err != nil {
+		return fault.Wrap(api.CodeInternal, err, "reading a job's arguments")
+	}
+	return nil
+}
+
+// Needs is what somebody must be allowed to have a job of this room done: nothing for jobs that aren't this room's.
+func (s *Service) Needs(j jobs.Job) []access.Right {
+	switch j.Kind {
+	case KindCheck, KindRun, KindFollow:
+		return []access.Right{{Action: access.KeyRotate, Resource: keyResource("")}}
+	case KindHealth:
+		return []access.Right{{Action: access.SystemRead, Resource: access.Resource{Kind: access.KindSystem}}}
+	}
+	return nil
+}
+
+// Rotated is called in the transaction of every rotation. It brings the next check forward to when the new version is due,
+// and has the follow-up done of those that keyturn makes by itself; who rotates a key by hand decides himself.
+func (s *Service) Rotated(ctx context.Context, tx store.Tx, r keys.Rotation) error {
+	k, err := tx.KeyByID(ctx, r.KeyID)
+	if err != nil {
+		return err
+	}
+	rules := s.cfg.Keys.Known() // the store can't be asked for more in the midst of a transaction
+	if due := rules.Times(&k).Due; !due.IsZero() {
+		if err := tx.BringForward(ctx, kms.ScheduleRotationCheck, due); err != nil {
+			return err
+		}
+	}
+	if r.Source != kms.SourceScheduler {
+		return nil
+	}
+	args, err := marshal(followArgs{Key: r.Key, Version: r.NewVersion})
+	if err != nil {
+		return err
+	}
+	_, err = s.cfg.Enqueue(ctx, tx, jobs.Job{
+		Kind: KindFollow, Subject: "key/" + r.Key, UniqueKey: fmt.Sprintf("rotation-followup/%s/%d", r.Key, r.NewVersion), Args: args, Actor: "system",
+		Tries: rules.Of(k.Name, k.Purpose).Attempts,
+	})
+	return err
+}
