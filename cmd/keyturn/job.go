@@ -29,7 +29,7 @@ func jobList(a *app) *cobra.Command {
 	var f keyturn.JobFilter
 	return withFlags(&cobra.Command{
 		Use: "list", Short: "List jobs, newest first",
-		Long:    "Lists jobs, newest first, a page at a time: --after takes the \"next\" of the page before.",
+		Long:    "Lists what is planned, and jobs, newest first, a page at a time: --after takes the \"next\" of the page before.",
 		Example: "  keyturn job list\n  keyturn job list --state failed",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -39,6 +39,7 @@ func jobList(a *app) *cobra.Command {
 					return err
 				}
 				return a.show(list, func(t *table) {
+					plannedTable(t, list.Planned)
 					if len(list.Jobs) == 0 {
 						t.line("No such jobs.")
 						return
@@ -57,6 +58,22 @@ func jobList(a *app) *cobra.Command {
 		cmd.Flags().StringVar(&f.State, "state", "", "only jobs in this `state`: queued, running, paused, cancelled, failed or done")
 		cmd.Flags().StringVar(&f.After, "after", "", "begin after this `cursor`")
 	})
+}
+
+// plannedTable prints the standing orders in front of a list of jobs.
+func plannedTable(t *table, planned []api.PlannedJob) {
+	if len(planned) == 0 {
+		return
+	}
+	t.row("PLANNED", "WHEN", "ZONE", "NEXT", "LAST", "LAST JOB")
+	for _, p := range planned {
+		zone := p.Zone
+		if zone == "" {
+			zone = "UTC"
+		}
+		t.row(p.Name, p.Cron, zone, p.Next, p.Last, p.LastJob)
+	}
+	t.line("")
 }
 
 // shownJob is what `job show --json` prints: the job, and the first page of its dead-letter list.

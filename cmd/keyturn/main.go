@@ -37,6 +37,8 @@ var nouns = []struct {
 	{groupStart, statusCommand},
 	{groupKeys, masterCommand},
 	{groupKeys, keyCommand},
+	{groupKeys, policyCommand},
+	{groupKeys, rotationCommand},
 	{groupKeys, encryptCommand},
 	{groupKeys, decryptCommand},
 	{groupKeys, rewrapCommand},

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/fault"
+)
+
+func rotationCommand(a *app) *cobra.Command {
+	return noun("rotation", "See which keys are due, have them rotated, and see what was",
+		`A server rotates keys by itself when the policies say so. These commands show how the keys stand, do at once what is due,
+and show what was done.`,
+		`  keyturn rotation status
+  keyturn rotation run --dry-run
+  keyturn rotation history phi`,
+		rotationStatus(a), rotationRun(a), rotationHistory(a),
+	)
+}
+
+func rotationStatus(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Say which keys are overdue and which come next",
+		Long:    "Lists the keys with their last and next rotation: overdue ones first, and last those that are rotated on demand only.",
+		Example: "  keyturn rotation status\n  keyturn rotation status --json | jq -r '.keys[] | select(.overdue) | .name'",
+		Args:    args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.with(cmd.Context(), func(s *store) error {
+				status, err := s.RotationStatus(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return a.show(status, func(t *table) {
+					dueTable(t, status.Keys)
+					t.line("")
+					t.row("last check", status.Checked)
+					t.row("next check", status.NextCheck)
+				})
+			})
+		},
+	}
+}
+
+func dueTable(t *table, list []api.RotationKey) {
+	if len(list) == 0 {
+		t.line("No keys.")
+		return
+	}
+	t.row("KEY", "PURPOSE", "VERSION", "LAST", "NEXT", "STATE")
+	for _, k := range list {
+		state := "on demand"
+		switch {
+		case k.Overdue:
+			state = "OVERDUE"
+		case k.DueSoon:
+			state = "due soon"
+		case k.Next != nil:
+			state = "in time"
+		}
+		t.row(k.Name, k.Purpose, k.Version, k.Last, k.Next, state)
+	}
+}
+
+func rotationRun(a *app) *cobra.Command {
+	var in api.RotationRunRequest
+	var detach bool
+	cmd := &cobra.Command{
+		Use: "run", Short: "Rotate what is due, now",
+		Long: `Rotates every key that is due by its policy, the longest overdue first, and does what its policy says afterwards: the
+self-check, and the re-encryption of its datasets. Waits for the rotations, not for the re-encryptions, which are jobs of
+their own. With --dry-run it only says what would be rotated.`,
+		Example: `  keyturn rotation run --dry-run
+  keyturn rotation run --max 10`,
+		Args: args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.with(cmd.Context(), func(s *store) error { return a.runRotation(cmd.Context(), s, in, detach) })
+		},
+	}
+	f := cmd.Flags()
+	f.IntVar(&in.Max, "max", 0, "rotate at most so many `keys` (default: all that are due)")
+	f.BoolVar(&in.DryRun, "dry-run", false, "say what would be rotated and change nothing")
+	f.BoolVar(&detach, "detach", false, "return at once and leave the job to the server")
+	return cmd
+}
+
+func (a *app) runRotation(ctx context.Context, s *store, in api.RotationRunRequest, detach bool) error {
+	if detach && s.embedded {
+		return errNobodyRuns
+	}
+	run, err := s.RunRotation(ctx, in)
+	if err != nil {
+		return err
+	}
+	if run.Job == "" || detach {
+		return a.showRotationRun(run)
+	}
+	var last api.Job
+	for job, err := range s.WatchJob(ctx, run.Job) {
+		if err != nil {
+			return a.interrupted(ctx, s, err, run.Job, "rotation run")
+		}
+		last = job
+	}
+	if ctx.Err() != nil {
+		return a.interrupted(ctx, s, ctx.Err(), run.Job, "rotation run")
+	}
+	run.State = last.State
+	if err := a.showRotationRun(run); err != nil {
+		return err
+	}
+	if err := outcomeOf(last, false); err != nil {
+		return err
+	}
+	failures, err := s.JobFailures(ctx, run.Job, 0, 0)
+	if err != nil || failures.Total == 0 {
+		return err
+	}
+	return fault.Newf(api.CodeInternal, "rotating what is due: %d keys could not be rotated", failures.Total).
+		WithNext("keyturn job show " + run.Job + " lists them and says why")
+}
+
+func (a *app) showRotationRun(run api.RotationRun) error {
+	return a.show(run, func(t *table) {
+		if run.Due == 0 {
+			t.line("Nothing is due.")
+			return
+		}
+		dueTable(t, run.Keys)
+		if more := run.Due - len(run.Keys); more > 0 {
+			t.line("and %s more", grouped(int64(more)))
+		}
+		t.line("")
+		switch {
+		case run.DryRun:
+			t.line("%d keys would be rotated.", run.Due)
+		default:
+			t.line("%d keys were due. Job %s: %s.", run.Due, run.Job, run.State)
+		}
+	})
+}
+
+func rotationHistory(a *app) *cobra.Command {
+	var after string
+	var limit int
+	cmd := &cobra.Command{
+		Use: "history [KEY]", Short: "List rotations, newest first",
+		Long: `Lists what was rotated, of one key or of all, newest first: old and new version, why, by whom, how long it took, what the
+self-check found, and how many rows were moved to the new version since.`,
+		Example: `  keyturn rotation history
+  keyturn rotation history phi --limit 10`,
+		Args: func(cmd *cobra.Command, given []string) error {
+			if len(given) == 0 {
+				return nil
+			}
+			return args("KEY")(cmd, given)
+		},
+		RunE: func(cmd *cobra.Command, given []string) error {
+			key := ""
+			if len(given) == 1 {
+				key = given[0]
+			}
+			return a.with(cmd.Context(), func(s *store) error {
+				h, err := s.RotationHistory(cmd.Context(), key, after, limit)
+				if err != nil {
+					return err
+				}
+				return a.show(h, func(t *table) { historyTable(t, h) })
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&after, "after", "", "begin after this `cursor`")
+	f.IntVar(&limit, "limit", 0, "at most so many `rotations` (default 100)")
+	return cmd
+}
+
+func historyTable(t *table, h api.RotationHistory) {
+	if len(h.Rotations) == 0 {
+		t.line("No rotations.")
+		return
+	}
+	t.row("AT", "KEY", "FROM", "TO", "WHY", "BY", "TOOK", "SELF-CHECK", "ROWS MOVED")
+	for _, r := range h.Rotations {
+		t.row(r.At, r.Key, versionOrNone(r.OldVersion), r.NewVersion, r.Reason, r.Actor, fmt.Sprintf("%.3f s", r.Seconds), r.SelfCheck, r.Rows)
+	}
+	if h.Next != "" {
+		t.line("More: keyturn rotation history --after %s", h.Next)
+	}
+}
+
+func versionOrNone(n uint32) string {
+	if n == 0 {
+		return "none"
+	}
+	return fmt.Sprint(n)
+}
