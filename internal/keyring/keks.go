@@ -26,6 +26,9 @@ type openKEK struct {
 // It fails when one KEK opens under none: with integrity when the master keys are the wrong ones, else with the code of
 // the master key that could not be used. After an error the ring is as it was.
 func (r *Ring) Open(ctx context.Context) error {
+	if r.IsShut() {
+		return r.Usable()
+	}
 	opened, err := r.openWith(ctx, r.Masters())
 	if err != nil {
 		return err
@@ -219,6 +222,9 @@ func (r *Ring) kekBinding(rec keys.KEK) Binding {
 
 // activeKEK is what new blobs of a purpose are wrapped under.
 func (r *Ring) activeKEK(purpose keys.KEKPurpose) (*openKEK, error) {
+	if err := r.Usable(); err != nil {
+		return nil, err
+	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	if k := r.active[purpose]; k != nil {
@@ -230,6 +236,9 @@ func (r *Ring) activeKEK(purpose keys.KEKPurpose) (*openKEK, error) {
 
 // kek finds an open KEK. One that isn't known may have been made by another node since, so the store is asked once more.
 func (r *Ring) kek(ctx context.Context, id keys.KEKID) (*openKEK, error) {
+	if err := r.Usable(); err != nil {
+		return nil, err
+	}
 	if k := r.knownKEK(id); k != nil {
 		return k, nil
 	}

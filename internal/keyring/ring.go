@@ -20,8 +20,9 @@ const (
 
 // Ring hands out keys. It is safe for concurrent use.
 type Ring struct {
-	tenant string
-	src    Source
+	tenant  string
+	src     Source
+	custody custody
 
 	// mu guards everything below; it is never held while the store or a master key is asked.
 	mu         sync.RWMutex
@@ -79,6 +80,8 @@ func (r *Ring) Use(ctx context.Context, masters []MasterKey) error {
 	r.masters = slices.Clone(masters)
 	r.mu.Unlock()
 	r.install(opened)
+	r.custody.shut.Store(false)
+	r.Confirm()
 	for _, m := range old {
 		if !slices.Contains(masters, m) {
 			_ = m.Close() // nothing depends on it any more

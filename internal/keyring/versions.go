@@ -66,6 +66,9 @@ func (r *Ring) Bind(ctx context.Context, k *keys.Key, n uint32, from keys.Versio
 // has asked k whether the state allows what it is about to do; a destroyed version is refused here too.
 func (r *Ring) Version(ctx context.Context, k *keys.Key, n uint32) (*envelope.Key, error) {
 	v, err := versionOf(k, n)
+	if err == nil {
+		err = r.Usable()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -41,6 +41,41 @@ func (s *Service) allPresent(ctx context.Context, list []keyring.MasterKey) erro
 	return nil
 }
 
+// ReachMaster is nil when at least one configured master key can be fetched now and opens the store. It confirms that to
+// the ring, whose open keys serve for a bounded time without (keyring.Ring.Limit).
+func (s *Service) ReachMaster(ctx context.Context) error {
+	var first error
+	for _, m := range s.ring.Masters() {
+		err := s.reach(ctx, m.URL(), m.ID())
+		if err == nil {
+			s.ring.Confirm()
+			return nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	if first == nil {
+		first = fault.New(api.CodeUnavailable, "no master key is configured")
+	}
+	return first
+}
+
+func (s *Service) reach(ctx context.Context, url, id string) error {
+	if s.cfg.Masters == nil {
+		return nil
+	}
+	fresh, err := s.cfg.Masters.Open(ctx, url)
+	if err != nil {
+		return fault.Wrapf("", err, "reading master key %s again", url)
+	}
+	defer fresh.Close() //nolint:errcheck // nothing depends on it
+	if id != "" && fresh.ID() != id {
+		return fault.Newf(api.CodeIntegrity, "master key %s is another one now than the one that this server holds", url)
+	}
+	return s.ring.Reaches(ctx, fresh)
+}
+
 // MastersUsable is nil when every configured master key opens every key-encryption key now, and otherwise the first reason
 // why one doesn't.
 func (s *Service) MastersUsable(ctx context.Context) error {

@@ -70,6 +70,11 @@ type KeysConfig struct {
 	// A version that was opened within this time is in use, whatever a census says, and is not destroyed. 0 turns the rule
 	// off.
 	DestroyQuiet time.Duration `koanf:"destroyQuiet" default:"1h" validate:"min=0s"`
+
+	// How long a server goes on serving while none of its master keys can be reached, with the keys that it has open. Then
+	// it forgets them and refuses every use, until one can be reached again. Taking a master key away from a server stops it
+	// after this time.
+	MasterOutage time.Duration `koanf:"masterOutage" default:"4h" validate:"min=10s"`
 }
 
 // RotationConfig is about when a server looks after rotation by itself.

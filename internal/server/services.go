@@ -39,7 +39,7 @@ func (s *Server) openServices(ctx context.Context) (err error) {
 			peer.New(local, os.Getuid()),
 			embedded{local},
 		},
-		Record: s.gate, Metrics: metrics, Ready: s.gate.Ready, Log: s.log, Clock: s.opts.Clock,
+		Record: s.gate, Metrics: metrics, Ready: s.isReady, Log: s.log, Clock: s.opts.Clock,
 	})
 	return err
 }
@@ -58,6 +58,14 @@ func (s *Server) newKMS() *kms.Service {
 		Environment:  s.cfg.Environment,
 		Started:      s.started,
 	})
+}
+
+// isReady is nil while requests can be answered: recorded, and with keys that may be used.
+func (s *Server) isReady() error {
+	if err := s.ring.Usable(); err != nil {
+		return err
+	}
+	return s.gate.Ready()
 }
 
 func (s *Server) newRotation() *rotation.Service {
