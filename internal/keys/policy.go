@@ -160,7 +160,8 @@ type Effective struct {
 	Concurrency, BatchSize, Attempts int
 	From                             map[string]string
 
-	named map[string]bool // fields that were said by a policy which names the key
+	named   map[string]bool // fields that were said by a policy which names the key
+	shipped map[string]bool // fields that nobody but the shipped policies said
 }
 
 // Resolve finds what holds for a key of a name and purpose in an environment. The order of policies doesn't matter.
@@ -172,7 +173,7 @@ func Resolve(policies []Policy, name string, purpose Purpose, environment string
 		}
 	}
 	slices.SortStableFunc(mine, func(a, b Policy) int { return cmp.Or(cmp.Compare(a.rank(), b.rank()), cmp.Compare(a.Name, b.Name)) })
-	e := Effective{From: map[string]string{}, named: map[string]bool{}}
+	e := Effective{From: map[string]string{}, named: map[string]bool{}, shipped: map[string]bool{}}
 	for _, p := range mine {
 		e.take(p)
 	}
@@ -195,7 +196,7 @@ func (e *Effective) take(p Policy) {
 
 func say[T any](e *Effective, p Policy, field string, value *T, to *T) {
 	if value != nil {
-		*to, e.From[field], e.named[field] = *value, p.Name, p.Key != ""
+		*to, e.From[field], e.named[field], e.shipped[field] = *value, p.Name, p.Key != "", p.Origin == OriginShipped
 	}
 }
 
@@ -206,6 +207,15 @@ func said[T comparable](v T) *T {
 		return nil
 	}
 	return &v
+}
+
+// GraceOf is the grace period of a key's versions. Who made a key with a cryptoperiod of its own took it out of the shipped
+// arrangement, whose grace goes with its schedule; what people say in policies of theirs counts for every key.
+func (e Effective) GraceOf(k *Key) time.Duration {
+	if !k.ByPolicy && e.shipped["grace"] {
+		return 0
+	}
+	return e.Grace
 }
 
 // Named says whether a field was said by a policy that names the key itself.

@@ -26,7 +26,7 @@ func TestShippedPolicies(t *testing.T) {
 		{"production", PurposePHI, Effective{Period: 90 * day, Schedule: "0 0 1 * *", Grace: 7 * day, Reencrypt: true, Warn: 7 * day, Concurrency: 5, Attempts: 3}},
 	} {
 		got := Resolve(ShippedPolicies(), "k", c.purpose, c.environment)
-		got.From, got.named = nil, nil
+		got.From, got.named, got.shipped = nil, nil, nil
 		if !equalEffective(got, c.want) {
 			t.Errorf("%s, %s: %+v, want %+v", c.environment, c.purpose, got, c.want)
 		}

@@ -63,7 +63,51 @@ func (s *Service) lookForDependents(ctx context.Context, name string, in api.Ver
 	if _, err := k.Move(in.Version, keys.DestroyScheduled, s.clock(), "", "", in.WaitDays); err != nil {
 		return nil // the transaction will say so
 	}
+	if err := s.outOfGrace(ctx, k, in.Version); err != nil {
+		return err
+	}
 	return s.unused(ctx, k, in.Version)
+}
+
+// outOfGrace refuses while the policies say that a version still counts as in use after it was followed by another. What is
+// compromised should go as soon as nothing needs it.
+func (s *Service) outOfGrace(ctx context.Context, k keys.Key, n uint32) error {
+	rules, err := s.Rules(ctx)
+	if err != nil {
+		return err
+	}
+	grace := rules.Of(k.Name, k.Purpose).GraceOf(&k)
+	since, err := s.followedAt(ctx, k, n)
+	if ends := since.Add(grace); err == nil && grace > 0 && !since.IsZero() && s.clock().Before(ends) {
+		return fault.Newf(api.CodeInUse, "version %d of key %s still counts as in use: its policy gives it %s of grace after it was followed by another", n, k.Name,
+			keys.FormatPeriod(grace)).WithField("version").WithNext("try again after " + ends.Format(time.RFC3339) + ", or look at keyturn policy show " + k.Name)
+	}
+	return err
+}
+
+// followedAt is when a version stopped protecting; zero for one that is compromised or never was active. The next version's
+// row says it, which is attested; of a version that was disabled with none after it, the history does.
+func (s *Service) followedAt(ctx context.Context, k keys.Key, n uint32) (at time.Time, err error) {
+	v, ok := k.Version(n)
+	if !ok || v.State == keys.Compromised || v.PriorState == keys.Compromised || v.Activated.IsZero() {
+		return at, nil
+	}
+	for _, later := range k.Versions[n:] {
+		if !later.Activated.IsZero() {
+			return later.Activated, nil
+		}
+	}
+	err = s.st.View(ctx, func(tx store.Tx) error {
+		at = time.Time{}
+		history, err := tx.Transitions(ctx, k.ID)
+		for _, m := range history {
+			if m.Version == n && m.To == keys.Deactivated {
+				at = m.At
+			}
+		}
+		return err
+	})
+	return at, err
 }
 
 // unused is nil when nothing depends on the version, and otherwise says what does and how much of it.

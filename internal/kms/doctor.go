@@ -74,6 +74,8 @@ func (s *Service) ownChecks() []Check {
 		{"audit", SeverityError, s.checkAudit},
 		{"clock", SeverityError, s.checkClock},
 		{"tombstones", SeverityError, s.checkTombstones},
+		{"policies", SeverityError, s.checkPolicies},
+		{"key-encryption-keys", SeverityWarning, s.checkKEKs},
 		{"rotation", SeverityWarning, s.checkOverdue},
 		{"destruction", SeverityWarning, s.checkDestruction},
 	}
@@ -154,6 +156,51 @@ func (s *Service) checkTombstones(ctx context.Context) (bool, string, string) {
 		names = append(names, fmt.Sprintf("%s version %d", t.Key, t.Version))
 	}
 	return false, "destroyed, but alive in the store: " + listed(names), "destroy them again, or find out who put an older store back"
+}
+
+// checkPolicies looks for policies that somebody wrote into the database: they are not obeyed.
+func (s *Service) checkPolicies(ctx context.Context) (bool, string, string) {
+	rules, err := s.Rules(ctx)
+	if err != nil {
+		return unknown(err)
+	}
+	ours := map[string]bool{}
+	for _, p := range rules.All() {
+		ours[p.Name] = true
+	}
+	var forged []string
+	err = s.st.View(ctx, func(tx store.Tx) error {
+		forged = nil
+		if attested, ok := tx.(*attestedTx); ok {
+			tx = attested.Tx
+		}
+		stored, err := tx.Policies(ctx)
+		for _, p := range stored {
+			if !ours[p.Name] {
+				forged = append(forged, p.Name)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return unknown(err)
+	}
+	if len(forged) > 0 {
+		return false, "not written by keyturn, and not obeyed: policy " + listed(forged), "find out who writes to the database; then keyturn policy remove NAME"
+	}
+	return true, fmt.Sprintf("%d policies are as they were set", len(rules.All())), ""
+}
+
+// checkKEKs looks for what an interrupted rotation of the key-encryption keys left behind.
+func (s *Service) checkKEKs(ctx context.Context) (bool, string, string) {
+	behind, err := s.behindKEK(ctx)
+	if err != nil {
+		return unknown(err)
+	}
+	if behind > 0 {
+		return false, fmt.Sprintf("%d versions stand under an older key-encryption key", behind), "finish what was interrupted: keyturn master rotate --keks"
+	}
+	return true, "every version stands under the active key-encryption key", ""
 }
 
 func (s *Service) checkOverdue(ctx context.Context) (bool, string, string) {

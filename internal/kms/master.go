@@ -256,12 +256,61 @@ func follows(records, stored []keys.KEK) bool {
 	return true
 }
 
+// finishMoving moves what an interrupted rotation of the key-encryption keys left behind: its generation is there, and
+// another one would only have to be moved to as well. False when nothing was left.
+func (s *Service) finishMoving(ctx context.Context, c *access.Caller) (bool, error) {
+	if !allowed(c, access.MasterChange, masterResource) {
+		return false, nil // the gate refuses, and records
+	}
+	behind, err := s.behindKEK(ctx)
+	if err != nil || behind == 0 {
+		return false, err
+	}
+	if err := s.ring.Open(ctx); err != nil { // it may have been another process that made the generation
+		return false, err
+	}
+	return true, s.moveRecorded(ctx, c)
+}
+
+// behindKEK counts the versions that don't stand under the active key-encryption key.
+func (s *Service) behindKEK(ctx context.Context) (behind int, err error) {
+	err = s.st.View(ctx, func(tx store.Tx) error {
+		behind = 0
+		active, err := activeKEK(ctx, tx)
+		if err != nil {
+			return err
+		}
+		return eachKey(ctx, tx, func(k keys.Key) error {
+			for _, v := range k.Versions {
+				if len(v.Wrapped) > 0 && v.KEK != active {
+					behind++
+				}
+			}
+			return nil
+		})
+	})
+	return behind, err
+}
+
+// moveRecorded moves every version under the active key-encryption key, with its event.
+func (s *Service) moveRecorded(ctx context.Context, c *access.Caller) error {
+	in := gate.Intent{Action: access.MasterChange, Type: audit.KeyRotation, Verb: "versions_rewrapped", Resource: masterResource}
+	return s.gate.Use(ctx, c, in, func(ctx context.Context, ev *audit.Event) error {
+		moved, err := s.moveVersions(ctx)
+		ev.Details.Changed = moved
+		return err
+	})
+}
+
 // rotateKEKs makes a new generation of every key-encryption key, and then moves the versions of all keys under it, a page
 // of keys a transaction. Killed in between, it leaves versions under both generations, which both stay open; the next
-// call moves the rest.
+// call moves the rest, and doctor says that there is a rest.
 func (s *Service) rotateKEKs(ctx context.Context, c *access.Caller) (api.MasterRotation, error) {
 	s.masterMu.Lock()
 	defer s.masterMu.Unlock()
+	if moved, err := s.finishMoving(ctx, c); err != nil || moved {
+		return api.MasterRotation{Rewrapped: len(keys.KEKPurposes()), MasterKeys: s.masterViews(ctx)}, err
+	}
 	var made []keys.KEK
 	var refused error
 	if allowed(c, access.MasterChange, masterResource) {
@@ -277,13 +326,7 @@ func (s *Service) rotateKEKs(ctx context.Context, c *access.Caller) (api.MasterR
 		return api.MasterRotation{}, err
 	}
 	failpoint.Hit("kms/after-keks")
-	in.Verb = "versions_rewrapped"
-	err := s.gate.Use(ctx, c, in, func(ctx context.Context, ev *audit.Event) error {
-		moved, err := s.moveVersions(ctx)
-		ev.Details.Changed = moved
-		return err
-	})
-	if err != nil {
+	if err := s.moveRecorded(ctx, c); err != nil {
 		return api.MasterRotation{}, err
 	}
 	return api.MasterRotation{Rewrapped: len(keys.KEKPurposes()), MasterKeys: s.masterViews(ctx)}, nil

@@ -82,6 +82,9 @@ func effectiveView(k *keys.Key, rules *kms.Rules) api.EffectivePolicy {
 	for field, policy := range e.From {
 		out.From[field] = policy
 	}
+	if g := e.GraceOf(k); g != e.Grace {
+		out.Grace, out.From["grace"] = formatSpan(g), "key"
+	}
 	if !k.ByPolicy && !e.Named("period") {
 		out.Period, out.From["period"] = formatSpan(k.Cryptoperiod.Period), "key"
 		if !e.Named("schedule") {
