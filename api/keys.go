@@ -30,6 +30,10 @@ type KeyVersion struct {
 	Operations uint64     `json:"operations"`
 	Bytes      uint64     `json:"bytes"`
 	Reason     string     `json:"reason,omitempty"`
+	// ForceAskedAt is when somebody asked that the version be destroyed whatever depends on it; a second person has 24 hours
+	// from then. Forced says that a second one agreed.
+	ForceAskedAt *time.Time `json:"forceAskedAt,omitempty"`
+	Forced       bool       `json:"forced,omitempty"`
 }
 
 // KeyList is one page of keys in name order. Next is the cursor of the following page, empty on the last.
@@ -67,6 +71,9 @@ type VersionStateRequest struct {
 	Reason  string `json:"reason,omitempty"`
 	// WaitDays is for destroy only: 7 to 30, default 30.
 	WaitDays int `json:"waitDays,omitempty"`
+	// Force is for destroy only: schedule it although something depends on the version. It takes two people who say so within
+	// 24 hours, each with key.force-destroy; the first one's wish is only noted.
+	Force bool `json:"force,omitempty"`
 }
 
 // EncryptRequest seals Plaintext (base64 in JSON) bound to Context.

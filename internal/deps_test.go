@@ -31,7 +31,7 @@ var floors = [][]string{
 	{"internal/store", "internal/keyring", "internal/authn"},
 	{"internal/gate", "internal/runner"},
 	{"internal/kms", "internal/reencrypt", "internal/oversight"},
-	{"internal/rotation"},
+	{"internal/rotation", "internal/report"},
 	{"internal/httpapi"},
 	{"internal/server"},
 	{"embedded"},

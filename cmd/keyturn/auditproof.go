@@ -70,12 +70,14 @@ is cut or replaced later doesn't fit it any more.`,
 }
 
 func auditVerify(a *app) *cobra.Command {
-	var key, kept string
+	var key, kept, retirement string
 	return withFlags(&cobra.Command{
 		Use: "verify [FILE]", Short: "Check that nothing in the log was changed, removed or put in",
 		Long: `With a FILE, checks an export on this machine alone: no store, no server, nobody to trust but the public key. Every event is
 read, the trees are built anew and compared with the signed checkpoints: the one in the export, and with --checkpoints those
 that were kept elsewhere, which also find a log that was cut short or replaced.
+
+With --retirement FILE, checks what 'keyturn report retirement' wrote, in the same way: on this machine alone.
 
 Without a FILE, the store checks its own log. Exit status 6, naming the first bad place, when anything is wrong.`,
 		Example: `  keyturn audit verify audit.jsonl --key audit.pub
@@ -88,6 +90,12 @@ Without a FILE, the store checks its own log. Exit status 6, naming the first ba
 			return args("FILE")(cmd, given)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if retirement != "" {
+				if len(args) > 0 || kept != "" {
+					return usage("retirement", "audit verify: --retirement goes with --key alone").WithNext("check the export in a command of its own")
+				}
+				return a.verifyRetirement(retirement, key)
+			}
 			if len(args) == 0 && (key != "" || kept != "") {
 				return usage("file", "audit verify: --key and --checkpoints are for a FILE").WithNext("name the exported FILE")
 			}
@@ -99,6 +107,7 @@ Without a FILE, the store checks its own log. Exit status 6, naming the first ba
 		},
 	}, func(cmd *cobra.Command) {
 		cmd.Flags().StringVar(&key, "key", "", "the log's public key, the `file` audit.pub (required with FILE)")
+		cmd.Flags().StringVar(&retirement, "retirement", "", "check this `file`, which report retirement wrote")
 		cmd.Flags().StringVar(&kept, "checkpoints", "", "a `file` of checkpoints that were kept elsewhere")
 	})
 }
@@ -108,17 +117,22 @@ func (a *app) verifyStore(ctx context.Context, s *store) error {
 	return a.showVerification(v, err)
 }
 
-// verifyFile checks an export offline.
-func verifyFile(file, keyFile, keptFile string) (api.AuditVerification, error) {
-	if keyFile == "" {
-		return api.AuditVerification{}, usage("key", "audit verify: the log's public key is missing").
+// readAuditKey reads the log's public key, without which nothing can be checked offline.
+func readAuditKey(file string) (*audit.Key, error) {
+	if file == "" {
+		return nil, usage("key", "audit verify: the log's public key is missing").
 			WithNext("say --key audit.pub; it lies in the data directory, and a copy should lie with the auditor")
 	}
-	text, err := os.ReadFile(keyFile)
+	text, err := os.ReadFile(file)
 	if err != nil {
-		return api.AuditVerification{}, fileFault(err, "reading the log's public key", "key")
+		return nil, fileFault(err, "reading the log's public key", "key")
 	}
-	key, err := audit.ParseKey(string(text))
+	return audit.ParseKey(string(text))
+}
+
+// verifyFile checks an export offline.
+func verifyFile(file, keyFile, keptFile string) (api.AuditVerification, error) {
+	key, err := readAuditKey(keyFile)
 	if err != nil {
 		return api.AuditVerification{}, err
 	}

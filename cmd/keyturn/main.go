@@ -49,6 +49,7 @@ var nouns = []struct {
 	{groupWho, roleCommand},
 	{groupWho, whoamiCommand},
 	{groupProof, auditCommand},
+	{groupProof, reportCommand},
 	{groupProof, versionCommand},
 }
 

@@ -37,6 +37,8 @@ const (
 	SystemRead            Action = "system.read"
 	PolicyRead            Action = "policy.read"
 	PolicyWrite           Action = "policy.write"
+	KeyForceDestroy       Action = "key.force-destroy"
+	ReportRead            Action = "report.read"
 )
 
 // ActionInfo explains an action to the person who grants it.
@@ -87,6 +89,8 @@ var actions = []ActionInfo{
 	{SystemRead, "see status and the doctor's checks", "changing anything"},
 	{PolicyRead, "see the rotation policies and what holds for a key", "seeing the keys, which is key.read"},
 	{PolicyWrite, "set and take away rotation policies", "rotating keys by hand"},
+	{KeyForceDestroy, "be one of the two people who have a version destroyed although something depends on it", "doing so alone; key.destroy is needed too"},
+	{ReportRead, "have signed reports made of keys and the audit log", "reading the audit log itself"},
 }
 
 // actionIndex finds an action's place in the table, which is also its bit in a set.

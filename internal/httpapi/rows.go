@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"math"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
@@ -47,6 +48,14 @@ func (a *API) removeDataset(ctx context.Context, c *access.Caller, p *Params) er
 
 func (a *API) removePolicy(ctx context.Context, c *access.Caller, p *Params) error {
 	return a.services.Rotation.RemovePolicy(ctx, c, p.Name)
+}
+
+func (a *API) retirement(ctx context.Context, c *access.Caller, p *Params) (api.RetirementDocument, error) {
+	version, err := p.number("version", 0, math.MaxUint32)
+	if err != nil {
+		return api.RetirementDocument{}, err
+	}
+	return a.services.Reports.Retirement(ctx, c, p.Name, uint32(version))
 }
 
 func (a *API) rotationHistory(ctx context.Context, c *access.Caller, p *Params) (api.RotationHistory, error) {

@@ -24,6 +24,12 @@ type Services struct {
 	Principals Principals
 	System     System
 	Rotation   Rotation
+	Reports    Reports
+}
+
+// Reports is evidence.
+type Reports interface {
+	Retirement(ctx context.Context, c *access.Caller, key string, version uint32) (api.RetirementDocument, error)
 }
 
 // Keys is the life cycle of keys.

@@ -48,6 +48,11 @@ type Version struct {
 	Sample  []byte // a text of ours that the version sealed when it was made; nil for older ones and once destroyed
 
 	Reason, Actor string // of the last transition
+
+	// ForceBy is the id of the principal who asked, at ForceAt, that the version be destroyed whatever depends on it. While
+	// its destruction is scheduled, a second one has agreed.
+	ForceBy string
+	ForceAt time.Time
 }
 
 // Spec is what a new key is made from. Zero values of Purpose, Algorithm and Suite take the defaults data, aes-256-gcm

@@ -43,11 +43,46 @@ func (k *Key) Move(n uint32, to State, now time.Time, actor, reason string, wait
 		}
 	}
 	from := v.State
-	v.PriorState, v.DestroyAt = "", destroyAt
+	v.PriorState, v.DestroyAt, v.ForceBy, v.ForceAt = "", destroyAt, "", time.Time{}
 	if to == DestroyScheduled {
 		v.PriorState = from
 	}
 	return k.step(v, to, now, actor, reason), nil
+}
+
+// ForceWithin is how long the second person has to agree to a forced destruction.
+const ForceWithin = 24 * time.Hour
+
+// Force is one person's wish that version n be destroyed although something depends on it. agreed is true when another
+// person wished the same within ForceWithin: then the destruction is scheduled like any other. Otherwise the wish is noted
+// and nothing else happens. by is the immutable id of the person.
+func (k *Key) Force(n uint32, by string, now time.Time, actor, reason string, waitDays int) (t Transition, agreed bool, err error) {
+	v, err := k.existing(n)
+	if err != nil {
+		return t, false, err
+	}
+	if err := k.mayMove(v, DestroyScheduled); err != nil {
+		return t, false, err
+	}
+	if _, err := destroyTime(now, waitDays); err != nil {
+		return t, false, err
+	}
+	age := now.Sub(v.ForceAt)
+	if v.ForceBy == "" || v.ForceBy == by || age < 0 || age > ForceWithin {
+		v.ForceBy, v.ForceAt = by, stamp(now)
+		return t, false, nil
+	}
+	first := v.ForceBy
+	if t, err = k.Move(n, DestroyScheduled, now, actor, reason, waitDays); err != nil {
+		return t, false, err
+	}
+	v.ForceBy, v.ForceAt = first, stamp(now)
+	return t, true, nil
+}
+
+// Forced says whether two people had the version destroyed, or have its destruction scheduled, whatever depends on it.
+func (v Version) Forced() bool {
+	return v.ForceBy != "" && (v.State == DestroyScheduled || v.State == Destroyed)
 }
 
 // mayMove checks everything about a transition but its time.

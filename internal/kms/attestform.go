@@ -125,6 +125,9 @@ func laterForm(k keys.Key) form {
 		if v.Sample != nil {
 			samples = samples.number(uint64(v.Number)).text(string(v.Sample))
 		}
+		if v.ForceBy != "" || !v.ForceAt.IsZero() {
+			samples = samples.text("force").number(uint64(v.Number)).text(v.ForceBy).time(v.ForceAt)
+		}
 	}
 	if !k.ByPolicy && samples == nil {
 		return nil

@@ -30,6 +30,9 @@ func (s *Service) Destroy(ctx context.Context, c *access.Caller, name string, in
 			WithNext("name it, so that no other is destroyed by mistake")
 	}
 	intent := gate.Intent{Action: access.KeyDestroy, Type: audit.KeyState, Verb: "destroy_scheduled", Resource: keyResource(name), Reason: in.Reason}
+	if in.Force {
+		return s.force(ctx, c, name, intent, in)
+	}
 	// Other databases are asked before the transaction, and for nobody who may not destroy.
 	if allowed(c, access.KeyDestroy, keyResource(name)) {
 		if err := s.lookForDependents(ctx, name, in); err != nil {
@@ -67,6 +70,37 @@ func (s *Service) lookForDependents(ctx context.Context, name string, in api.Ver
 		return err
 	}
 	return s.unused(ctx, k, in.Version)
+}
+
+// force is one of two people's wish to destroy a version although something depends on it: the data that stands under it
+// is lost then, on purpose. The first wish is noted; the second, of another person, schedules the destruction, which waits
+// like any other and can be taken back.
+func (s *Service) force(ctx context.Context, c *access.Caller, name string, intent gate.Intent, in api.VersionStateRequest) (api.Key, error) {
+	if in.Reason == "" {
+		return api.Key{}, fault.New(api.CodeInvalid, "forcing a destruction: a reason is needed").WithField("reason")
+	}
+	// Both rights are needed: this one is decided, and recorded if it is lacking, by the doorway like any other.
+	if !allowed(c, access.KeyForceDestroy, intent.Resource) {
+		denied := intent
+		denied.Action = access.KeyForceDestroy
+		return api.Key{}, s.refuse(ctx, c, denied, func(ev *audit.Event) { ev.KeyVersion = in.Version }, fault.New(api.CodeDenied, "the rights of the caller changed meanwhile"))
+	}
+	return s.shown(s.changeKey(ctx, c, intent, name, func(k *keys.Key, ev *audit.Event) ([]keys.Transition, error) {
+		before, _ := k.Version(in.Version)
+		ev.KeyVersion = before.Number
+		move, agreed, err := k.Force(in.Version, c.Principal.ID, s.clock(), actor(c), in.Reason, in.WaitDays)
+		if err != nil {
+			return nil, err
+		}
+		if !agreed {
+			ev.Action = "destroy_force_asked"
+			return nil, nil
+		}
+		after, _ := k.Version(in.Version)
+		ev.Details.FromState, ev.Details.State, ev.Details.DestroyAt, ev.Details.Emergency = string(before.State), string(after.State), after.DestroyAt, true
+		ev.Details.Principal = before.ForceBy
+		return []keys.Transition{move}, nil
+	}))
 }
 
 // outOfGrace refuses while the policies say that a version still counts as in use after it was followed by another. What is
@@ -231,8 +265,10 @@ func (s *Service) destroyNow(ctx context.Context, name string, n uint32) error {
 	const reason = "waiting time over"
 	intent := gate.Intent{Action: access.KeyDestroy, Type: audit.KeyState, Verb: "destroyed", Resource: keyResource(name), Reason: reason}
 	who := func(ev *audit.Event) { ev.KeyVersion, ev.Details.Source = n, "scheduler" }
-	if err := s.unused(ctx, k, n); err != nil {
-		return s.refuse(ctx, system(), intent, who, err)
+	if v, _ := k.Version(n); !v.Forced() {
+		if err := s.unused(ctx, k, n); err != nil {
+			return s.refuse(ctx, system(), intent, who, err)
+		}
 	}
 	k, err = s.changeKey(ctx, system(), intent, name, func(k *keys.Key, ev *audit.Event) ([]keys.Transition, error) {
 		who(ev)

@@ -73,6 +73,9 @@ func (s *Service) move(ctx context.Context, c *access.Caller, name string, in ap
 }
 
 func noWaitDays(in api.VersionStateRequest) error {
+	if in.Force {
+		return fault.New(api.CodeInvalid, "forcing is for destroy only").WithField("force")
+	}
 	if in.WaitDays == 0 {
 		return nil
 	}

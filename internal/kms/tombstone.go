@@ -34,6 +34,9 @@ func (g *graveyard) has(id envelope.KeyID, n uint32) bool {
 	return len(g.dead) > 0 && g.dead[versionRef{id, n}]
 }
 
+// Buried says whether a version stands on the list of destroyed versions outside the store.
+func (s *Service) Buried(id envelope.KeyID, n uint32) bool { return s.buried.has(id, n) }
+
 // refuse is the error of using a version that is on the list and not destroyed in the store.
 func (g *graveyard) refuse(k *keys.Key, n uint32) error {
 	if !g.has(k.ID, n) {

@@ -25,6 +25,7 @@ func (s *Service) view(k keys.Key, rules *Rules) api.Key {
 		out.Versions[i] = api.KeyVersion{
 			Version: v.Number, State: string(v.State), Created: v.Created, Activated: optional(v.Activated), Expires: optional(v.Expires),
 			DestroyAt: optional(v.DestroyAt), LastOpened: optional(v.LastOpened), Reason: v.Reason,
+			ForceAskedAt: optional(v.ForceAt), Forced: v.Forced(),
 			Operations: v.Operations - min(ops, v.Operations), Bytes: v.Bytes - min(bytes, v.Bytes),
 		}
 		if v.State == keys.Active {

@@ -115,16 +115,28 @@ func (s *Service) Dependents(ctx context.Context, id envelope.KeyID, version uin
 		return nil, err
 	}
 	for i := range all {
-		d := &all[i]
-		tallies, err := s.count(ctx, d)
+		columns, err := s.Under(ctx, all[i], id, version)
 		if err != nil {
-			return nil, fault.Wrapf("", err, "counting dataset %s", d.Name)
+			return nil, err
 		}
-		for col := range tallies {
-			if rows := tallies[col].Versions[VersionOf{id, version}]; rows > 0 {
-				found = append(found, Dependent{Dataset: d.Name, Column: d.Columns[col].Name, Rows: rows})
+		for _, c := range columns {
+			if c.Rows > 0 {
+				found = append(found, c)
 			}
 		}
 	}
 	return found, nil
+}
+
+// Under counts what stands under a version in every column of one dataset, zero included.
+func (s *Service) Under(ctx context.Context, d datasets.Dataset, id envelope.KeyID, version uint32) ([]Dependent, error) {
+	tallies, err := s.count(ctx, &d)
+	if err != nil {
+		return nil, fault.Wrapf("", err, "counting dataset %s", d.Name)
+	}
+	out := make([]Dependent, len(tallies))
+	for col := range tallies {
+		out[col] = Dependent{Dataset: d.Name, Column: d.Columns[col].Name, Rows: tallies[col].Versions[VersionOf{id, version}]}
+	}
+	return out, nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"strings"
 
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/datasets"
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/kms"
 	"github.com/keyturn/keyturn/internal/reencrypt"
@@ -24,6 +26,16 @@ func (s *Server) getenv(name string) string {
 		}
 	}
 	return value
+}
+
+// underVersion lets reports count what stands under a version.
+func (s *Server) underVersion(ctx context.Context, d datasets.Dataset, id envelope.KeyID, version uint32) ([]api.RetirementCensus, error) {
+	columns, err := s.datasets.Under(ctx, d, id, version)
+	out := make([]api.RetirementCensus, len(columns))
+	for i, c := range columns {
+		out[i] = api.RetirementCensus{Dataset: c.Dataset, Column: c.Column, Rows: c.Rows}
+	}
+	return out, err
 }
 
 // dependents lets kms ask datasets, its neighbour, what hangs on a version.

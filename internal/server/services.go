@@ -13,6 +13,7 @@ import (
 	"github.com/keyturn/keyturn/internal/kms"
 	"github.com/keyturn/keyturn/internal/oversight"
 	"github.com/keyturn/keyturn/internal/reencrypt"
+	"github.com/keyturn/keyturn/internal/report"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/runner"
 	"github.com/keyturn/keyturn/internal/store"
@@ -79,6 +80,7 @@ func (s *Server) newRotation() *rotation.Service {
 func (s *Server) services() httpapi.Services {
 	return httpapi.Services{
 		Keys: s.kms, Crypto: s.kms, Masters: s.kms, Principals: s.kms, System: s.kms, Datasets: s.datasets, Rotation: s.rotation,
+		Reports: report.New(report.Config{Gate: s.gate, Store: s.store, Clock: s.opts.Clock, Census: s.underVersion, Buried: s.kms.Buried}),
 		Jobs: oversight.NewJobs(oversight.JobsConfig{
 			Gate: s.gate, Store: s.store, Runner: s.runner, Work: s.startWork, Clock: s.opts.Clock, Counts: reencrypt.RunOf, Needs: s.jobNeeds,
 		}),

@@ -12,7 +12,7 @@ import (
 )
 
 const versionColumns = `key_id, number, state, prior_state, seq, created, activated, expires, destroy_at, destroyed,
-	last_opened, operations, bytes, kek, wrapped, reason, actor, sample`
+	last_opened, operations, bytes, kek, wrapped, reason, actor, sample, force_by, force_at`
 
 // keyVersion is a version with the key that it belongs to.
 type keyVersion struct {
@@ -23,7 +23,7 @@ type keyVersion struct {
 func readVersion(row scanner) (v keyVersion, err error) {
 	err = row.Scan(fixed{v.key[:]}, &v.Number, &v.State, &v.PriorState, &v.Seq, into{&v.Created}, into{&v.Activated},
 		into{&v.Expires}, into{&v.DestroyAt}, into{&v.Destroyed}, into{&v.LastOpened}, &v.Operations, &v.Bytes,
-		&v.KEK, &v.Wrapped, &v.Reason, &v.Actor, &v.Sample)
+		&v.KEK, &v.Wrapped, &v.Reason, &v.Actor, &v.Sample, &v.ForceBy, into{&v.ForceAt})
 	return v, err
 }
 
@@ -69,20 +69,21 @@ func sameVersion(a, b keys.Version) bool {
 		a.Reason == b.Reason && a.Actor == b.Actor && bytes.Equal(a.Wrapped, b.Wrapped) && bytes.Equal(a.Sample, b.Sample) &&
 		micros(a.Created) == micros(b.Created) && micros(a.Activated) == micros(b.Activated) &&
 		micros(a.Expires) == micros(b.Expires) && micros(a.DestroyAt) == micros(b.DestroyAt) &&
-		micros(a.Destroyed) == micros(b.Destroyed)
+		micros(a.Destroyed) == micros(b.Destroyed) && a.ForceBy == b.ForceBy && micros(a.ForceAt) == micros(b.ForceAt)
 }
 
 // putVersion writes a version; of one that is there already the counters stay as they are.
 func (t *txn) putVersion(ctx context.Context, id envelope.KeyID, v keys.Version) error {
 	_, err := t.exec(ctx, "storing a version of a key",
 		`INSERT INTO key_versions (`+versionColumns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
 		ON CONFLICT (key_id, number) DO UPDATE SET state = excluded.state, prior_state = excluded.prior_state,
 			seq = excluded.seq, created = excluded.created, activated = excluded.activated, expires = excluded.expires,
 			destroy_at = excluded.destroy_at, destroyed = excluded.destroyed, kek = excluded.kek,
-			wrapped = excluded.wrapped, reason = excluded.reason, actor = excluded.actor, sample = excluded.sample`,
+			wrapped = excluded.wrapped, reason = excluded.reason, actor = excluded.actor, sample = excluded.sample,
+			force_by = excluded.force_by, force_at = excluded.force_at`,
 		id[:], v.Number, string(v.State), string(v.PriorState), v.Seq, v.Created, v.Activated, v.Expires, v.DestroyAt,
-		v.Destroyed, v.LastOpened, v.Operations, v.Bytes, string(v.KEK), v.Wrapped, v.Reason, v.Actor, v.Sample)
+		v.Destroyed, v.LastOpened, v.Operations, v.Bytes, string(v.KEK), v.Wrapped, v.Reason, v.Actor, v.Sample, v.ForceBy, v.ForceAt)
 	return err
 }
 

@@ -33,6 +33,10 @@ ALTER TABLE keys ADD COLUMN by_policy BOOLEAN NOT NULL DEFAULT FALSE;
 -- What a version sealed of our own when it was made, opened again by every self-check. NULL for versions older than this.
 ALTER TABLE key_versions ADD COLUMN sample BYTEA;
 
+-- Who asked that a version be destroyed whatever depends on it, and when; see keys.Force.
+ALTER TABLE key_versions ADD COLUMN force_by TEXT COLLATE "C" NOT NULL DEFAULT '';
+ALTER TABLE key_versions ADD COLUMN force_at BIGINT NOT NULL DEFAULT 0;
+
 -- One row for each time that a version followed another.
 CREATE TABLE rotations (
 	key_id       BYTEA NOT NULL REFERENCES keys (id),

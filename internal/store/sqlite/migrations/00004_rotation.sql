@@ -33,6 +33,10 @@ ALTER TABLE keys ADD COLUMN by_policy INTEGER NOT NULL DEFAULT 0 CHECK (by_polic
 -- What a version sealed of our own when it was made, opened again by every self-check. NULL for versions older than this.
 ALTER TABLE key_versions ADD COLUMN sample BLOB;
 
+-- Who asked that a version be destroyed whatever depends on it, and when; see keys.Force.
+ALTER TABLE key_versions ADD COLUMN force_by TEXT NOT NULL DEFAULT '';
+ALTER TABLE key_versions ADD COLUMN force_at INTEGER NOT NULL DEFAULT 0;
+
 -- One row for each time that a version followed another.
 CREATE TABLE rotations (
 	key_id       BLOB NOT NULL REFERENCES keys (id),

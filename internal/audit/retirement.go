@@ -1,0 +1,195 @@
+package audit
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/fault"
+)
+
+// A retirement is what `keyturn report retirement` writes: a statement about one version of one key, the events that it
+// rests on, each with the proof that it is in the log, and the signature of the log's key over the statement. What the
+// statement says of the version's life is derived from those events alone, by Derive, and derived again by whoever verifies.
+
+// RetirementFormat is the kind of statement that a retirement is signed as, and its format field.
+const RetirementFormat = "retirement/1"
+
+// MaxRetirement is the largest file in bytes that is read.
+const MaxRetirement = 256 << 20
+
+// mention is what a retirement reads in an event.
+type mention struct {
+	Time       time.Time `json:"timestamp"`
+	Type       EventType `json:"event_type"`
+	Action     string    `json:"action"`
+	Success    bool      `json:"success"`
+	User       string    `json:"user_id"`
+	Resource   string    `json:"resource"`
+	KeyVersion uint32    `json:"key_version"`
+	Reason     string    `json:"reason"`
+	Details    struct {
+		OldVersion uint32    `json:"old_version"`
+		NewVersion uint32    `json:"new_version"`
+		State      string    `json:"state"`
+		FromState  string    `json:"from_state"`
+		DestroyAt  time.Time `json:"destroy_at"`
+		Dataset    string    `json:"dataset"`
+		Kind       string    `json:"kind"`
+		Changed    int64     `json:"changed"`
+	} `json:"details"`
+}
+
+// Concerns says whether an event, an exported line, belongs into the retirement of a version: what made it, what ended it,
+// and what moved data of the named datasets.
+func Concerns(line []byte, key string, version uint32, datasets []string) bool {
+	var m mention
+	if json.Unmarshal(line, &m) != nil || !m.Success {
+		return false
+	}
+	switch m.Type {
+	case KeyCreate, KeyRotation, KeyState:
+		return m.Resource == "key/"+key && (m.KeyVersion == version || m.Details.OldVersion == version || m.Details.NewVersion == version)
+	case Reencryption:
+		done := m.Action == movedDone
+		return m.Details.Kind == moved && (done || m.Details.Changed > 0) && slices.Contains(datasets, m.Details.Dataset)
+	}
+	return false
+}
+
+// The kind of a job that moves a dataset's values to the active version, and the action of its last event, which it records
+// after it has counted the whole table and found nothing left under an older version.
+const (
+	moved     = "dataset-reencrypt"
+	movedDone = moved + "_done"
+)
+
+// Derive fills in what the events say of the version: they are exported lines, in any order. What a version did before it
+// was followed by another is no moving away from it.
+func Derive(r *api.Retirement, lines [][]byte) error {
+	all := make([]mention, len(lines))
+	for i, line := range lines {
+		if err := json.Unmarshal(line, &all[i]); err != nil {
+			return fault.New(api.CodeIntegrity, "reading an event of a retirement: it is no event")
+		}
+	}
+	slices.SortStableFunc(all, func(a, b mention) int { return a.Time.Compare(b.Time) })
+	r.Created, r.Followed, r.FollowedBy, r.Compromised, r.DestroyScheduled, r.Destroyed = nil, nil, 0, nil, nil, nil
+	for i := range all {
+		deriveLife(r, &all[i])
+	}
+	sets := map[string]*api.RetiredDataset{}
+	for i := range all {
+		deriveMoved(r, &all[i], sets)
+	}
+	r.Datasets = []api.RetiredDataset{}
+	for _, d := range sets {
+		r.Datasets = append(r.Datasets, *d)
+	}
+	slices.SortFunc(r.Datasets, func(a, b api.RetiredDataset) int { return strings.Compare(a.Dataset, b.Dataset) })
+	return nil
+}
+
+func deriveLife(r *api.Retirement, m *mention) {
+	if m.Type == Reencryption {
+		return
+	}
+	act := &api.RetirementAct{At: m.Time, By: m.User, Reason: m.Reason}
+	if m.Details.NewVersion == r.Version && r.Created == nil {
+		r.Created = act
+	}
+	if m.Details.OldVersion == r.Version && r.Followed == nil {
+		r.Followed, r.FollowedBy = act, m.Details.NewVersion
+	}
+	if m.KeyVersion != r.Version {
+		return
+	}
+	switch {
+	case m.Action == "disabled" && r.Followed == nil:
+		r.Followed = act
+	case m.Details.State == "compromised" && m.Details.FromState != "destroy-scheduled":
+		r.Compromised = act
+	case m.Details.State == "destroy-scheduled":
+		r.DestroyScheduled = act
+		due := m.Details.DestroyAt
+		r.DestroyDue = &due
+	case m.Details.FromState == "destroy-scheduled" && m.Details.State == "destroyed":
+		r.Destroyed = act
+	case m.Details.FromState == "destroy-scheduled":
+		r.DestroyScheduled, r.DestroyDue = nil, nil // taken back
+	}
+}
+
+func deriveMoved(r *api.Retirement, m *mention, sets map[string]*api.RetiredDataset) {
+	if m.Type != Reencryption || r.Followed == nil || m.Time.Before(r.Followed.At) {
+		return
+	}
+	d := sets[m.Details.Dataset]
+	if d == nil {
+		d = &api.RetiredDataset{Dataset: m.Details.Dataset}
+		sets[m.Details.Dataset] = d
+	}
+	d.RowsMoved += m.Details.Changed
+	if m.Action == movedDone && d.ZeroSince == nil {
+		at := m.Time
+		d.ZeroSince = &at
+	}
+}
+
+// VerifyRetirement checks a file offline: that the log's key signed the statement, that every event stands at its place in
+// the log as a checkpoint of that key signed it, that every event concerns the version, and that what the statement derives
+// from events is what they give. The error, of code integrity, says what is wrong.
+func VerifyRetirement(text []byte, key *Key) (api.Retirement, error) {
+	var p api.RetirementDocument
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&p); err != nil || p.Format != RetirementFormat {
+		return api.Retirement{}, badRetirement("it is not one that keyturn wrote")
+	}
+	if err := VerifyStatement(key, RetirementFormat, []byte(p.Statement), p.Signature); err != nil {
+		return api.Retirement{}, err
+	}
+	var r api.Retirement
+	if err := json.Unmarshal([]byte(p.Statement), &r); err != nil {
+		return api.Retirement{}, badRetirement("its statement can't be read")
+	}
+	names := make([]string, len(r.Datasets))
+	for i, d := range r.Datasets {
+		names[i] = d.Dataset
+	}
+	var lines [][]byte
+	seen := map[string]bool{}
+	for i, m := range p.Proofs {
+		proof := EventProof{Event: m.Event, Checkpoint: m.Checkpoint}
+		if len(m.Path)%HashSize != 0 {
+			return r, badRetirement(fmt.Sprintf("proof %d has a broken path", i))
+		}
+		for at := 0; at < len(m.Path); at += HashSize {
+			proof.Path = append(proof.Path, Hash(m.Path[at:at+HashSize]))
+		}
+		if _, err := proof.Verify(key); err != nil {
+			return r, fault.Wrapf("", err, "verifying event %d of a retirement", i)
+		}
+		if seen[m.Event] || !Concerns([]byte(m.Event), r.Key, r.Version, names) {
+			return r, badRetirement(fmt.Sprintf("event %d is not about this version, or stands twice", i))
+		}
+		seen[m.Event] = true
+		lines = append(lines, []byte(m.Event))
+	}
+	derived := r
+	if err := Derive(&derived, lines); err != nil {
+		return r, err
+	}
+	if again, err := json.Marshal(derived); err != nil || string(again) != p.Statement {
+		return r, badRetirement("its events say something else than its statement")
+	}
+	return r, nil
+}
+
+func badRetirement(why string) error {
+	return fault.New(api.CodeIntegrity, "verifying a retirement: "+why)
+}
