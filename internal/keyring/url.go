@@ -37,12 +37,12 @@ func OpenURL(ctx context.Context, drivers []Driver, raw string) (MasterKey, erro
 
 // DriverFor finds the driver of a URL's scheme.
 func DriverFor(drivers []Driver, raw string) (Driver, error) {
-	scheme, _, ok := strings.Cut(raw, "://")
+	scheme, _, ok := strings.Cut(raw, ":")
 	i := slices.IndexFunc(drivers, func(d Driver) bool { return ok && d.Scheme() == scheme })
 	if i < 0 {
 		known := make([]string, len(drivers))
 		for i, d := range drivers {
-			known[i] = d.Scheme() + "://"
+			known[i] = d.Scheme() + ":"
 		}
 		return nil, badURL("no provider has its scheme").WithNext("use one of " + strings.Join(known, ", "))
 	}

@@ -76,7 +76,7 @@ func describes(t *testing.T, h Harness) {
 	if k.Kind() != keyring.Wraps && k.Kind() != keyring.Holds {
 		t.Errorf("kind %q", k.Kind())
 	}
-	if scheme, _, ok := strings.Cut(k.URL(), "://"); !ok || scheme == "" || k.Provider() == "" || strings.Contains(k.URL(), "@") {
+	if scheme, _, ok := strings.Cut(k.URL(), ":"); !ok || scheme == "" || k.Provider() == "" || strings.Contains(k.URL(), "@") {
 		t.Errorf("URL %q, provider %q", k.URL(), k.Provider())
 	}
 }
