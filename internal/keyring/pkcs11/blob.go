@@ -13,7 +13,7 @@ import (
 	"github.com/keyturn/keyturn/internal/keyring"
 )
 
-// A wrapped blob; its form is frozen:
+// What the token makes of a key, inside of the blob that keyring.Commit makes; its form is frozen:
 //
 //	'K' 'H' | format 1 | fingerprint of the key 16 | initialisation vector 12 | ciphertext | tag 16
 //
@@ -57,7 +57,7 @@ func newIV() []byte {
 
 func header(id [idSize]byte) []byte { return append([]byte(magic), id[:]...) }
 
-// dataOf is the associated data of a blob.
+// dataOf is the associated data of a wrapping.
 func dataOf(id [idSize]byte, b keyring.Binding) ([]byte, error) {
 	c, err := b.Context()
 	if err != nil {
@@ -66,15 +66,15 @@ func dataOf(id [idSize]byte, b keyring.Binding) ([]byte, error) {
 	return append(header(id), c...), nil
 }
 
-// split takes a blob of this key apart. Whatever it refuses is never shown to the token.
-func split(blob []byte, id [idSize]byte) (iv, sealed []byte, err error) {
-	if len(blob) < headerSize+ivSize+tagSize || len(blob) > headerSize+ivSize+maxSecret+tagSize || !bytes.HasPrefix(blob, []byte(magic)) {
+// split takes what this key wrapped apart. Whatever it refuses is never shown to the token.
+func split(wrapped []byte, id [idSize]byte) (iv, sealed []byte, err error) {
+	if len(wrapped) < headerSize+ivSize+tagSize || len(wrapped) > headerSize+ivSize+maxSecret+tagSize || !bytes.HasPrefix(wrapped, []byte(magic)) {
 		return nil, nil, fault.New(api.CodeIntegrity, "unwrapping: it is no key that a PKCS#11 master key wrapped, or it was changed")
 	}
-	if !bytes.HasPrefix(blob, header(id)) {
+	if !bytes.HasPrefix(wrapped, header(id)) {
 		return nil, nil, fault.New(api.CodeIntegrity, "unwrapping: another PKCS#11 master key wrapped it")
 	}
-	rest := blob[headerSize:]
+	rest := wrapped[headerSize:]
 	return rest[:ivSize], rest[ivSize:], nil
 }
 

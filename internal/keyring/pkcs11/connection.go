@@ -17,7 +17,7 @@ const maxSessions = 16
 
 // connection is a key that was found on a token, logged in to, with its pool of sessions. When one of them fails it is
 // given up whole: what ends one session mostly ends all. Its methods return return values of the module as they are
-// (p11.Error, "the connection is lost"), and errors of package fault for everything that another connection wouldn't cure.
+// (p11.Error, or errStale: "the connection is lost"), and errors of package fault for everything that another connection wouldn't cure.
 type connection struct {
 	module     *module
 	generation int // of the module, that the handles are of
@@ -85,10 +85,11 @@ func (c *connection) prepare(d *Driver, lib library, s p11.SessionHandle, at add
 	if c.id, err = fingerprintOf(lib, s, c.key); err != nil {
 		return err
 	}
-	if again, err := fingerprintOf(lib, s, c.key); err != nil || again != c.id {
+	again, err := fingerprintOf(lib, s, c.key)
+	if err == nil && again != c.id {
 		return errOwnIV
 	}
-	return nil
+	return err
 }
 
 // take waits for a session. Where the token gives no more of them, those that are open have to do.
@@ -108,7 +109,7 @@ func (c *connection) take(ctx context.Context) (p11.SessionHandle, error) {
 	case s := <-c.free:
 		return s, nil
 	case <-c.lost:
-		return 0, p11.Error(p11.CKR_SESSION_HANDLE_INVALID)
+		return 0, errStale
 	case <-ctx.Done():
 		return 0, left(ctx)
 	}

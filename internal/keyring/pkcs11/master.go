@@ -4,6 +4,7 @@ package pkcs11
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	p11 "github.com/miekg/pkcs11"
@@ -39,25 +40,36 @@ func (k *key) Wrap(ctx context.Context, m *material.Bytes, b keyring.Binding) ([
 	if err != nil {
 		return nil, err
 	}
+	if err := left(ctx); err != nil {
+		return nil, err
+	}
 	if m.Len() > maxSecret {
 		return nil, fault.Newf(api.CodeTooLarge, "wrapping under a PKCS#11 master key: at most %d bytes", maxSecret)
 	}
-	var blob []byte
+	var wrapped []byte
 	err = k.do(ctx, func(lib library, s p11.SessionHandle, key p11.ObjectHandle) error {
 		iv := newIV()
 		sealed, err := seal(lib, s, key, iv, data, m.Expose())
 		if err != nil {
 			return err
 		}
-		blob = append(append(header(k.id), iv...), sealed...)
+		wrapped = append(append(header(k.id), iv...), sealed...)
 		return nil
 	})
-	return blob, err
+	if err != nil {
+		return nil, err
+	}
+	return keyring.Commit(wrapped, m, b)
 }
 
-// Unwrap has the token decrypt a blob. Modules have many words for a wrong tag, and SoftHSM's (CKR_GENERAL_ERROR) is also
-// its word for everything else. So after a failure the blob is blamed only if the key still works at that moment.
+// Unwrap has the token decrypt a blob.
 func (k *key) Unwrap(ctx context.Context, blob []byte, b keyring.Binding) (*material.Bytes, error) {
+	return keyring.Uncommit(blob, b, func(wrapped []byte) (*material.Bytes, error) { return k.unwrap(ctx, wrapped, b) })
+}
+
+// unwrap asks the token. Modules have many words for a wrong tag, and SoftHSM's (CKR_GENERAL_ERROR) is also
+// its word for everything else. So after a failure the blob is blamed only if the key still works at that moment.
+func (k *key) unwrap(ctx context.Context, wrapped []byte, b keyring.Binding) (*material.Bytes, error) {
 	data, err := dataOf(k.id, b)
 	if err != nil {
 		return nil, err
@@ -65,7 +77,7 @@ func (k *key) Unwrap(ctx context.Context, blob []byte, b keyring.Binding) (*mate
 	if err := left(ctx); err != nil {
 		return nil, err
 	}
-	iv, sealed, err := split(blob, k.id)
+	iv, sealed, err := split(wrapped, k.id)
 	if err != nil {
 		return nil, err
 	}
@@ -86,9 +98,10 @@ func (k *key) Unwrap(ctx context.Context, blob []byte, b keyring.Binding) (*mate
 	return material.New(plain), nil
 }
 
-// do runs f with a session. A connection that turns out to be lost is replaced once.
+// do runs f with a session. A connection that turns out to be lost is replaced once; one that others found lost before
+// anything was asked under it doesn't count.
 func (k *key) do(ctx context.Context, f func(library, p11.SessionHandle, p11.ObjectHandle) error) error {
-	for again := false; ; again = true {
+	for again := false; ; {
 		c, err := k.connection(ctx)
 		if err != nil {
 			return err
@@ -103,12 +116,14 @@ func (k *key) do(ctx context.Context, f func(library, p11.SessionHandle, p11.Obj
 		} else if !isFault(err) {
 			k.drop(c)
 		}
+		stale := errors.Is(err, errStale)
 		switch {
 		case err == nil || isFault(err):
 			return err
-		case again:
+		case again && !stale:
 			return failed("using a PKCS#11 master key", err)
 		}
+		again = again || !stale
 	}
 }
 

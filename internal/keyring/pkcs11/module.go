@@ -186,12 +186,15 @@ func (m *module) current() int {
 	return m.generation
 }
 
+// errStale is that a connection was given up, or its module initialised anew, before anything was asked under it.
+var errStale = errors.New("pkcs11: handles of another time")
+
 // call runs f unless the library was initialised anew since generation: a handle of then could be somebody else's now.
 func (m *module) call(generation int, f func(library) error) error {
 	m.calls.RLock()
 	defer m.calls.RUnlock()
 	if m.generation != generation {
-		return p11.Error(p11.CKR_SESSION_HANDLE_INVALID)
+		return errStale
 	}
 	return f(m.lib)
 }

@@ -20,7 +20,7 @@
 //
 // # Wrapping
 //
-// CKM_AES_GCM with a 128-bit tag over header and binding (blob.go has the form), under an initialisation vector that we
+// CKM_AES_GCM with a 128-bit tag over header and binding (blob.go has the form), with keyring.Commit around it, under an initialisation vector that we
 // draw: crypto/rand is the same validated generator that draws every other key and nonce of a store, PKCS#11 2.40 leaves
 // the vector to the caller, and asking the token first would double the round trips. Chance collides after 2^32 wrappings
 // (SP 800-38D, section 8.3); a store makes a few dozen a rotation.

@@ -53,7 +53,9 @@ func TestFingerprint(t *testing.T) {
 		t.Fatal(err)
 	}
 	imposter := h.open(h.generate("one", "other"))
-	for name, changed := range map[string][]byte{"as it is": blob, "under its own name": append(header(imposter.id), blob[headerSize:]...)} {
+	at := bytes.Index(blob, header(byLabel.id))
+	renamed := append(append(bytes.Clone(blob[:at]), header(imposter.id)...), blob[at+headerSize:]...)
+	for name, changed := range map[string][]byte{"as it is": blob, "under its own name": renamed} {
 		if m, err := imposter.Unwrap(t.Context(), changed, binding); m != nil || fault.CodeOf(err) != api.CodeIntegrity {
 			t.Errorf("another key's blob %s: %v", name, err)
 		}
