@@ -58,6 +58,7 @@ var fences = map[string][]string{
 	"net/http":                   {".", "internal/authn", "internal/keyring", "internal/httpapi", "internal/server", "embedded", "cmd/keyturn"},
 	"github.com/riverqueue":      {"internal/runner", "internal/store"},
 	"github.com/aws":             {"internal/keyring"},
+	"github.com/miekg/pkcs11":    {"internal/keyring"},
 	"github.com/spf13/cobra":     {"cmd/keyturn"},
 	"github.com/danielgtaylor":   {"internal/httpapi"},
 	"github.com/knadh/koanf":     {"internal/server"},
