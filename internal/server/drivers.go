@@ -77,3 +77,17 @@ func storeDriver(text string) (storeOpener, error) {
 }
 
 func masterDriver(text string) (keyring.Driver, error) { return keyring.DriverFor(masterDrivers, text) }
+
+// GenerateMaster makes a new master key where its URL says, by a provider that can.
+func GenerateMaster(ctx context.Context, url string) error {
+	d, err := masterDriver(url)
+	if err != nil {
+		return err
+	}
+	g, ok := d.(keyring.Generator)
+	if !ok {
+		return fault.New(api.CodeInvalid, "making a master key: "+d.Scheme()+": can't make one").WithField("at").
+			WithNext("print one and put it there: keyturn master generate")
+	}
+	return g.Generate(ctx, url)
+}
