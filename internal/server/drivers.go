@@ -21,7 +21,11 @@ import (
 )
 
 // masterDrivers is the table of master-key providers. The scheme of a URL chooses.
-var masterDrivers = []keyring.Driver{file.Driver{}, env.Driver{}, pkcs11.New()}
+var masterDrivers = []keyring.Driver{
+	file.Driver{},
+	env.Driver{},
+	pkcs11.New(),
+}
 
 // datasetDrivers is the table of databases whose tables can be datasets.
 var datasetDrivers = []reencrypt.Driver{reencryptpg.Driver{}, reencryptsqlite.Driver{}}
