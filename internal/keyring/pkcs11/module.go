@@ -199,33 +199,43 @@ func (m *module) call(generation int, f func(library) error) error {
 	return f(m.lib)
 }
 
-// safePath resolves a library's path and refuses one that another user could replace: the file and every folder above it
-// belong to root or to us, and nobody else may write to them (to folders with the sticky bit they may add).
+// safePath resolves a library's path and refuses one that another user could replace or lead elsewhere: the file, and every
+// folder above it and above the name that was configured, belong to root or to us, and nobody else may write to them (to
+// folders with the sticky bit they may add). What is loaded is the path that was checked.
 func safePath(path string) (string, error) {
-	const what = "loading the PKCS#11 module "
+	what := "loading the PKCS#11 module " + path
 	resolved, err := filepath.EvalSymlinks(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", fault.New(api.CodeNotFound, what+path+": there is no such file").WithField("module-path").
+		return "", fault.New(api.CodeNotFound, what+": there is no such file").WithField("module-path").
 			WithNext("install the vendor's library, or correct module-path")
 	}
 	if err != nil {
-		return "", fault.Wrap(api.CodeUnavailable, err, what+path).WithField("module-path")
+		return "", fault.Wrap(api.CodeUnavailable, err, what).WithField("module-path")
 	}
-	for at := resolved; ; at = filepath.Dir(at) {
-		info, err := os.Lstat(at)
-		if err != nil {
-			return "", fault.Wrap(api.CodeUnavailable, err, what+path).WithField("module-path")
-		}
-		if at == resolved && !info.Mode().IsRegular() {
-			return "", fault.New(api.CodeInvalid, what+path+": it isn't a regular file").WithField("module-path").WithNext("correct module-path")
+	if info, err := os.Lstat(resolved); err != nil || !info.Mode().IsRegular() {
+		return "", fault.New(api.CodeInvalid, what+": it isn't a regular file").WithField("module-path").WithNext("correct module-path")
+	}
+	if replaceable(resolved) || replaceable(filepath.Dir(path)) {
+		return "", fault.New(api.CodeWrongState, what+": other users could replace it").WithField("module-path").
+			WithNext("the library and every folder above it must belong to root or to the user that runs keyturn, and be writable by nobody else")
+	}
+	return resolved, nil
+}
+
+// replaceable says whether another user could put something else in the place of a file or folder. What can't be looked at
+// counts as that.
+func replaceable(path string) bool {
+	for ; ; path = filepath.Dir(path) {
+		info, err := os.Stat(path)
+		if err != nil || !ours(info) {
+			return true
 		}
 		shared := info.IsDir() && info.Mode()&fs.ModeSticky != 0
-		if !ours(info) || info.Mode().Perm()&0o022 != 0 && !shared {
-			return "", fault.New(api.CodeWrongState, what+path+": other users could replace it").WithField("module-path").
-				WithNext("the library and every folder above it must belong to root or to the user that runs keyturn, and be writable by nobody else")
+		if info.Mode().Perm()&0o022 != 0 && !shared {
+			return true
 		}
-		if at == filepath.Dir(at) {
-			return resolved, nil
+		if path == filepath.Dir(path) {
+			return false
 		}
 	}
 }

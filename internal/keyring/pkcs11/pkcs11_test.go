@@ -174,8 +174,12 @@ func TestModules(t *testing.T) {
 	if err := os.Chmod(loose, 0o777); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Symlink(libraryPath, filepath.Join(loose, "link.so")); err != nil {
+		t.Fatal(err)
+	}
 	for path, want := range map[string]api.Code{
-		dir + "/none.so": api.CodeNotFound, text: api.CodeInvalid, dir: api.CodeInvalid, open: api.CodeWrongState, loose + "/x.so": api.CodeWrongState,
+		loose + "/link.so": api.CodeWrongState, // anybody may lead it elsewhere
+		dir + "/none.so":   api.CodeNotFound, text: api.CodeInvalid, dir: api.CodeInvalid, open: api.CodeWrongState, loose + "/x.so": api.CodeWrongState,
 		"/bin/sh": api.CodeInvalid, // a program, and no PKCS#11 library
 	} {
 		_, err := h.driver.Open(t.Context(), "pkcs11:token=one;object=k?module-path="+path)
