@@ -269,14 +269,30 @@ func TestSessionsRunOut(t *testing.T) {
 	raw := h.generate("one", "k")
 	h.lib.sessions = 2
 	k := h.open(raw)
-	many(t, k)
-	if _, err := k.connection(t.Context()); err != nil || k.now.opened != 2 {
-		t.Errorf("%d sessions are open, %v", k.now.opened, err)
+	c := k.now
+	var taken [2]p11.SessionHandle
+	for i := range taken {
+		s, err := c.take(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken[i] = s
 	}
+	third := make(chan error)
+	go func() { third <- works(t, k) }()
 	if _, err := h.driver.Open(t.Context(), raw); fault.CodeOf(err) != api.CodeUnavailable || !strings.Contains(err.Error(), "no session left") {
 		t.Errorf("without a session: %v", err)
 	}
+	for _, s := range taken {
+		c.give(s)
+	}
+	if err := <-third; err != nil || k.now != c {
+		t.Errorf("who waited for a session: %v; connected anew: %v", err, k.now != c)
+	}
 	many(t, k)
+	if c.opened != 2 {
+		t.Errorf("%d sessions", c.opened)
+	}
 }
 
 // Sixteen goroutines and more share at most maxSessions, and one that waits for a session goes when its caller does.
