@@ -6,21 +6,26 @@ LDFLAGS  := -s -w -X github.com/keyturn/keyturn/internal/buildinfo.Version=$(VER
 SOAK     ?= 10m
 FUZZTIME ?= 30s
 
-.PHONY: help build test race lint bench soak fuzz demo deps cover advisories clean
+.PHONY: help build build-hsm test race lint bench soak fuzz demo deps cover advisories clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## the one binary, static, in bin/keyturn
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/keyturn ./cmd/keyturn
 
-deps: ## what the tests need from Debian (PostgreSQL, FUSE); does nothing where it is there already
+build-hsm: ## the binary for master keys in an HSM (PKCS#11; needs a C compiler), in bin/keyturn-hsm
+	CGO_ENABLED=1 $(GO) build -tags pkcs11 -trimpath -ldflags '$(LDFLAGS)' -o bin/keyturn-hsm ./cmd/keyturn
+
+deps: ## what the tests need from Debian (PostgreSQL, FUSE, SoftHSM); does nothing where it is there already
 	@bash scripts/test-deps.sh
 
 test: deps ## everything: lint's floor test, unit, conformance, scripts, faults at tier C (-race in the concurrent rooms)
 	$(GO) build ./...
 	$(GO) test -p 2 -timeout 20m ./...
 	$(GO) test -p 2 -race -timeout 20m ./internal/gate/... ./internal/keyring/... ./internal/reencrypt ./internal/authn/... .
+	CGO_ENABLED=1 $(GO) test -tags pkcs11 -p 2 -race -timeout 20m ./internal/keyring/pkcs11
+	CGO_ENABLED=1 $(GO) test -tags pkcs11 -p 2 -timeout 20m -run HSM ./internal/server ./cmd/keyturn
 
 race: deps ## the whole suite under the race detector (long)
 	$(GO) test -p 2 -race -timeout 60m ./...
@@ -29,6 +34,8 @@ lint: ## gofmt, vet, staticcheck, the floor test, module checksums
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt-ed:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	$(GO) vet ./...
 	$(GO) tool -modfile=tools/go.mod staticcheck ./...
+	CGO_ENABLED=1 $(GO) vet -tags pkcs11 ./internal/keyring/pkcs11 ./internal/server ./cmd/keyturn
+	CGO_ENABLED=1 $(GO) tool -modfile=tools/go.mod staticcheck -tags pkcs11 ./internal/keyring/pkcs11 ./internal/server ./cmd/keyturn
 	$(GO) test ./internal/
 	$(GO) mod verify
 

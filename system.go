@@ -22,7 +22,7 @@ func (c *Client) MasterKeys(ctx context.Context) (api.MasterKeyList, error) {
 	return read[api.MasterKeyList](ctx, c, route("master-keys"))
 }
 
-// AddMasterKey wraps every KEK under one more master key. The URL is opened by the server: env:// and file:// name its
+// AddMasterKey wraps every KEK under one more master key. The URL is opened by the server: env:, file: and pkcs11: name its
 // environment and files. Needs master.change, as the two that follow.
 func (c *Client) AddMasterKey(ctx context.Context, url string) (api.MasterRotation, error) {
 	return post[api.MasterRotation](ctx, c, route("master-keys"), api.MasterKeyRequest{URL: url})

@@ -1,18 +1,21 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/base64"
 
 	"github.com/spf13/cobra"
 
 	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/server"
 )
 
 func masterCommand(a *app) *cobra.Command {
 	return noun("master", "Look after the master keys that open the store",
 		`Master keys wrap the key-encryption keys. Several may be configured, and any one of them opens the store: keep one in
-another place than the others. URLs are env://NAME and file:///PATH (0600), with 32 bytes in base64.`,
+another place than the others. URLs are env://NAME and file:///PATH (0600), with 32 bytes in base64, and
+pkcs11:token=LABEL;object=LABEL?module-path=/PATH for a key in an HSM.`,
 		`  keyturn master generate --out /etc/keyturn/second.key
   keyturn master add file:///etc/keyturn/second.key
   keyturn master verify`,
@@ -21,15 +24,23 @@ another place than the others. URLs are env://NAME and file:///PATH (0600), with
 }
 
 func masterGenerate(a *app) *cobra.Command {
-	var out string
+	var out, at string
 	return withFlags(&cobra.Command{
-		Use: "generate", Short: "Print a fresh master key",
+		Use: "generate", Short: "Print a fresh master key, or make one in its place",
 		Long: `Prints 32 random bytes in base64, as 'openssl rand -base64 32' does. Nothing else is done with them: add the key where it
-was put with 'keyturn master add'.`,
+was put with 'keyturn master add'. With --at it is made where a URL says, on this machine, and nothing is printed of it: in a
+new file, or inside an HSM, which it then never leaves. What is there already is never replaced.`,
 		Example: `  keyturn master generate --out /etc/keyturn/master.key
-  export KEYTURN_MASTER_KEY="$(keyturn master generate)"`,
+  export KEYTURN_MASTER_KEY="$(keyturn master generate)"
+  keyturn master generate --at 'pkcs11:token=keyturn;object=master?module-path=/usr/lib/softhsm/libsofthsm2.so'`,
 		Args: args(),
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if at != "" {
+				if out != "" {
+					return usage("out", "--out and --at exclude each other")
+				}
+				return a.generateAt(cmd.Context(), at)
+			}
 			key := make([]byte, 32)
 			rand.Read(key) //nolint:errcheck // never returns an error since Go 1.24
 			defer clear(key)
@@ -40,7 +51,18 @@ was put with 'keyturn master add'.`,
 		},
 	}, func(cmd *cobra.Command) {
 		cmd.Flags().StringVar(&out, "out", "", "write to this new `file` (0600) instead of stdout")
+		cmd.Flags().StringVar(&at, "at", "", "make the key at this `URL`: file:///PATH or pkcs11:…")
 	})
+}
+
+// generateAt makes a master key where a URL says. No store is opened: it is this process that makes it.
+func (a *app) generateAt(ctx context.Context, url string) error {
+	if err := server.GenerateMaster(ctx, url); err != nil {
+		return err
+	}
+	return a.show(struct {
+		URL string `json:"url"`
+	}{url}, func(t *table) { t.row("master key", url) })
 }
 
 func masterList(a *app) *cobra.Command {

@@ -76,7 +76,7 @@ func (s *Service) AddMaster(ctx context.Context, c *access.Caller, in api.Master
 		}
 		added, err := s.cfg.Masters.Open(ctx, in.URL)
 		if err != nil {
-			return nil, "", notOpened(err)
+			return nil, "", notOpened(in.URL, err)
 		}
 		for _, m := range now {
 			if m.ID() == added.ID() || m.URL() == added.URL() {
@@ -107,23 +107,24 @@ func (s *Service) RemoveMaster(ctx context.Context, c *access.Caller, in api.Mas
 	})
 }
 
-// nameable keeps callers over the network from asking which files and variables there are on this machine: those are named
-// by callers on it, unless the configuration names them anyway.
+// nameable keeps callers over the network from asking which files and variables there are on this machine, and from having
+// it load a library, which is code (pkcs11): those are named by callers on it, unless the configuration names them anyway.
 func nameable(c *access.Caller, url string, now []keyring.MasterKey) error {
-	scheme, _, _ := strings.Cut(url, "://")
-	here := scheme == "file" || scheme == "env"
+	scheme, _, _ := strings.Cut(url, ":") // as keyring.DriverFor does
+	here := scheme == "file" || scheme == "env" || scheme == "pkcs11"
 	if !here || c.Local() || slices.ContainsFunc(now, func(m keyring.MasterKey) bool { return m.URL() == url }) {
 		return nil
 	}
-	return fault.New(api.CodeInvalid, "adding a master key: a file or variable of the server can't be named over the network").WithField("url").
+	return fault.New(api.CodeInvalid, "adding a master key: a file, variable or library of the server can't be named over the network").WithField("url").
 		WithNext("run the command on the server's machine, as the user that keyturn runs as and without a token")
 }
 
-// notOpened is why a new master key can't be opened. Where nothing is, the cause is left out: it quotes the URL, and who
-// pastes a key in its place names nothing that is.
-func notOpened(err error) error {
-	switch code := fault.CodeOf(err); code {
-	case api.CodeNotFound, api.CodeUnavailable:
+// notOpened is why a new master key can't be opened. Where no file or variable is, the cause is left out: it quotes the URL,
+// and who pastes a key in its place names nothing that is.
+func notOpened(url string, err error) error {
+	scheme, _, _ := strings.Cut(url, ":")
+	quoted := scheme == "file" || scheme == "env"
+	if code := fault.CodeOf(err); quoted && (code == api.CodeNotFound || code == api.CodeUnavailable) {
 		return fault.New(code, "adding a master key: what the URL names can't be found or read").WithField("url").
 			WithNext("check the URL: file:///path/to/key, or env://NAME of a variable of the server; keyturn master generate makes a key")
 	}

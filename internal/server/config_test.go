@@ -40,6 +40,32 @@ func TestConfigDefaults(t *testing.T) {
 	}
 }
 
+// A URL of RFC 7512 has ';', '&' and ':' in it; the list in the environment is separated by commas alone.
+func TestHSMConfiguration(t *testing.T) {
+	const hsm = "pkcs11:token=a;object=b%2Cc?module-path=/l.so&pin-source=file:/p"
+	for name, c := range map[string]struct {
+		yaml    string
+		environ []string
+	}{
+		"plain":             {"masterKeys:\n  - " + hsm + "\n  - file:///k\n", nil},
+		"quoted":            {"masterKeys: ['" + hsm + "', \"file:///k\"]\n", nil},
+		"environment":       {minimal, []string{"KEYTURN_MASTER_KEYS=" + hsm + ", file:///k", "KEYTURN_PKCS11_PIN=1234"}},
+		"as init writes it": {string(configText(NewDSN("sqlite"), []string{hsm, "file:///k"})), nil},
+	} {
+		cfg, err := LoadConfig(write(t, c.yaml), c.environ, nil)
+		if err != nil || !slices.Equal(cfg.MasterKeys, []string{hsm, "file:///k"}) {
+			t.Errorf("%s: %q, %v", name, cfg.MasterKeys, err)
+		}
+	}
+	edited, err := withMasterKeys([]byte(minimal), []string{hsm})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg, err := LoadConfig(write(t, string(edited)), nil, nil); err != nil || !slices.Equal(cfg.MasterKeys, []string{hsm}) {
+		t.Errorf("as master add writes it: %q, %v", cfg.MasterKeys, err)
+	}
+}
+
 func TestLaterLayersWin(t *testing.T) {
 	dir := write(t, minimal+"environment: file\njobs:\n  concurrency: 2\nlog:\n  level: warn\nkeys:\n  destroyQuiet: 2d\n")
 	cfg, err := LoadConfig(dir, []string{

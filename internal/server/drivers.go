@@ -11,6 +11,7 @@ import (
 	"github.com/keyturn/keyturn/internal/keyring"
 	"github.com/keyturn/keyturn/internal/keyring/env"
 	"github.com/keyturn/keyturn/internal/keyring/file"
+	"github.com/keyturn/keyturn/internal/keyring/pkcs11"
 	"github.com/keyturn/keyturn/internal/reencrypt"
 	reencryptpg "github.com/keyturn/keyturn/internal/reencrypt/postgres"
 	reencryptsqlite "github.com/keyturn/keyturn/internal/reencrypt/sqlite"
@@ -20,7 +21,11 @@ import (
 )
 
 // masterDrivers is the table of master-key providers. The scheme of a URL chooses.
-var masterDrivers = []keyring.Driver{file.Driver{}, env.Driver{}}
+var masterDrivers = []keyring.Driver{
+	file.Driver{},
+	env.Driver{},
+	pkcs11.New(),
+}
 
 // datasetDrivers is the table of databases whose tables can be datasets.
 var datasetDrivers = []reencrypt.Driver{reencryptpg.Driver{}, reencryptsqlite.Driver{}}
@@ -76,3 +81,17 @@ func storeDriver(text string) (storeOpener, error) {
 }
 
 func masterDriver(text string) (keyring.Driver, error) { return keyring.DriverFor(masterDrivers, text) }
+
+// GenerateMaster makes a new master key where its URL says, by a provider that can.
+func GenerateMaster(ctx context.Context, url string) error {
+	d, err := masterDriver(url)
+	if err != nil {
+		return err
+	}
+	g, ok := d.(keyring.Generator)
+	if !ok {
+		return fault.New(api.CodeInvalid, "making a master key: "+d.Scheme()+": can't make one").WithField("at").
+			WithNext("print one and put it there: keyturn master generate")
+	}
+	return g.Generate(ctx, url)
+}

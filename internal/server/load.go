@@ -25,7 +25,7 @@ const envPrefix = "KEYTURN_"
 // otherEnv lists what else may begin with envPrefix: variables of the command line, of tests, of later rooms, and those
 // that Kubernetes makes for a service called keyturn. An entry that ends in "_" stands for all that begin with it.
 var otherEnv = []string{
-	"KEYTURN_DIR", "KEYTURN_SERVER", "KEYTURN_TOKEN", "KEYTURN_TOKEN_FILE", "KEYTURN_CA", "KEYTURN_CA_FILE", "KEYTURN_MASTER_KEY",
+	"KEYTURN_DIR", "KEYTURN_SERVER", "KEYTURN_TOKEN", "KEYTURN_TOKEN_FILE", "KEYTURN_CA", "KEYTURN_CA_FILE", "KEYTURN_MASTER_KEY", "KEYTURN_PKCS11_PIN",
 	"KEYTURN_SECRETS_FILE", "KEYTURN_SECRETS_KEY", "KEYTURN_FAIL", "KEYTURN_SOAK", "KEYTURN_PORT",
 	"KEYTURN_MASTER_KEY_", "KEYTURN_DATASET_", "KEYTURN_TEST_", "KEYTURN_SERVICE_", "KEYTURN_PORT_", "KEYTURN_SOAK_", "KEYTURN_BENCH_",
 }

@@ -263,7 +263,8 @@ func TestAdvisory_CVE_2025_6000(t *testing.T) {
 		}
 	}
 	before := tree(t, s.Dir())
-	for _, url := range []string{"file:///etc/passwd", "file://" + filepath.Join(s.Dir(), "new.key"), "file:///proc/self/environ", "file:///dev/zero"} {
+	for _, url := range []string{"file:///etc/passwd", "file://" + filepath.Join(s.Dir(), "new.key"), "file:///proc/self/environ", "file:///dev/zero",
+		"pkcs11:token=t;object=k?module-path=/usr/lib/softhsm/libsofthsm2.so"} {
 		status, answer := admin.call(t, "POST", "/v1/master-keys", api.MasterKeyRequest{URL: url})
 		if status/100 == 2 || bytes.Contains(answer, []byte("root:")) {
 			t.Errorf("%s: %d %s", url, status, answer)

@@ -69,7 +69,7 @@ and everything is checked before anything starts: all problems are printed at on
 written ` + "`90s`, `12h` or `30d`" + `; a list in the environment is separated by commas.
 
 Other variables that begin with KEYTURN_ are errors too, except those that a master key's ` + "`env://NAME`" + ` names,
-` + "`KEYTURN_MASTER_KEY`, `KEYTURN_DATASET_…`" + ` (addresses of datasets' databases), those of the command line, and those that
+` + "`KEYTURN_MASTER_KEY`, `KEYTURN_PKCS11_PIN`, `KEYTURN_DATASET_…`" + ` (addresses of datasets' databases), those of the command line, and those that
 Kubernetes makes for a service called keyturn.
 `)
 	for _, s := range Settings() {
