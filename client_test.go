@@ -105,6 +105,17 @@ func TestEveryRoute(t *testing.T) {
 		{"POST /v1/keys/phi/decrypt/batch", `{"items":[]}`, func(c *Client) error { _, err := c.DecryptBatch(ctx, "phi", []api.DecryptRequest{}); return err }},
 		{"POST /v1/keys/phi/rewrap/batch", `{"items":[]}`, func(c *Client) error { _, err := c.RewrapBatch(ctx, "phi", []api.RewrapRequest{}); return err }},
 		{"POST /v1/inspect", `{"ciphertext":"kt1.x"}`, func(c *Client) error { _, err := c.Inspect(ctx, "kt1.x"); return err }},
+		{"GET /v1/policies", "", func(c *Client) error { _, err := c.Policies(ctx); return err }},
+		{"POST /v1/policies/p", `{"period":"90d"}`, func(c *Client) error {
+			_, err := c.SetPolicy(ctx, "p", api.SetPolicyRequest{Period: "90d"})
+			return err
+		}},
+		{"DELETE /v1/policies/p", "", func(c *Client) error { return c.RemovePolicy(ctx, "p") }},
+		{"GET /v1/keys/phi/policy", "", func(c *Client) error { _, err := c.EffectivePolicy(ctx, "phi"); return err }},
+		{"GET /v1/keys/phi/retirement?version=3", "", func(c *Client) error { _, err := c.Retirement(ctx, "phi", 3); return err }},
+		{"GET /v1/rotation", "", func(c *Client) error { _, err := c.RotationStatus(ctx); return err }},
+		{"POST /v1/rotation/run", `{"max":3}`, func(c *Client) error { _, err := c.RunRotation(ctx, api.RotationRunRequest{Max: 3}); return err }},
+		{"GET /v1/rotation/history?after=c&key=phi&limit=5", "", func(c *Client) error { _, err := c.RotationHistory(ctx, "phi", "c", 5); return err }},
 		{"GET /v1/master-keys", "", func(c *Client) error { _, err := c.MasterKeys(ctx); return err }},
 		{"POST /v1/master-keys", `{"url":"env://K"}`, func(c *Client) error { _, err := c.AddMasterKey(ctx, "env://K"); return err }},
 		{"POST /v1/master-keys/remove", `{"url":"env://K"}`, func(c *Client) error { _, err := c.RemoveMasterKey(ctx, "env://K"); return err }},

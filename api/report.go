@@ -34,6 +34,7 @@ type Retirement struct {
 	DestroyDue       *time.Time       `json:"destroyDue,omitempty"`
 	Destroyed        *RetirementAct   `json:"destroyed"`
 	Datasets         []RetiredDataset `json:"datasets"`
+	Events           int              `json:"events"` // how many the statement rests on
 }
 
 // RetirementAct is who did something to the version, when and why.

@@ -82,6 +82,7 @@ func Derive(r *api.Retirement, lines [][]byte) error {
 	for i := range all {
 		deriveLife(r, &all[i])
 	}
+	r.Events = len(all)
 	sets := map[string]*api.RetiredDataset{}
 	for i := range all {
 		deriveMoved(r, &all[i], sets)

@@ -152,6 +152,10 @@ func (f fakeAudit) Query(ctx context.Context, c *access.Caller, _ gate.Filter, _
 	return nil
 }
 
+type fakeRotation struct{ Rotation }
+
+type fakeReports struct{ Reports }
+
 type fakeSystem struct{ System }
 
 func (fakeSystem) Compliance(context.Context) (kms.Compliance, error) {
@@ -213,7 +217,7 @@ func newRig(t testing.TB) *rig {
 	f, log := &fake{}, &recorder{}
 	a, err := New(Config{
 		Services: Services{
-			Keys: fakeKeys{fake: f}, Crypto: f, Masters: fakeMasters{}, Principals: fakePrincipals{fake: f}, Datasets: fakeDatasets{}, Jobs: fakeJobs{}, Audit: fakeAudit{fake: f}, System: fakeSystem{},
+			Keys: fakeKeys{fake: f}, Crypto: f, Masters: fakeMasters{}, Principals: fakePrincipals{fake: f}, Datasets: fakeDatasets{}, Jobs: fakeJobs{}, Audit: fakeAudit{fake: f}, System: fakeSystem{}, Rotation: fakeRotation{}, Reports: fakeReports{},
 		},
 		Authn: []authn.Method{signIn{}}, Record: log, Metrics: NewMetrics(), Ready: func() error { return nil },
 	})

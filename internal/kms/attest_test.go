@@ -51,7 +51,7 @@ func TestForgedRowsAreRefused(t *testing.T) {
 		"opening suspended":  {`UPDATE keys SET suspended_decrypts = 1`, useKey("a"), "key a"},
 		"a limit":            {`UPDATE keys SET max_operations = 5`, useKey("a"), "key a"},
 		"a state":            {`UPDATE key_versions SET state = 'suspended'`, useKey("a"), "key a"},
-		"an expiry":          {`UPDATE key_versions SET expires = 0`, useKey("a"), "key a"},
+		"an expiry":          {`UPDATE key_versions SET expires = 1`, useKey("a"), "key a"},
 		"no material":        {`UPDATE key_versions SET wrapped = x'00'`, useKey("a"), "key a"},
 		"the last version":   {`DELETE FROM key_versions WHERE number = 2`, rotateKey("a"), "key a"},
 		"all versions":       {`DELETE FROM key_versions`, rotateKey("a"), "key a"},

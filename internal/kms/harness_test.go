@@ -168,7 +168,7 @@ func (h *house) build(o options) {
 	}
 	h.svc = New(Config{
 		Gate: door, Ring: h.ring, Store: st, Clock: h.clock.Now, Dependents: []Dependents{h.deps}, DestroyQuiet: o.quiet,
-		Tombstones: h.graves, Masters: h.config, SignedOut: func() { h.drops.Add(1) }, Checks: o.checks, Environment: "test", Started: h.clock.Now(),
+		Tombstones: h.graves, Masters: h.config, SignedOut: func() { h.drops.Add(1) }, Checks: o.checks, Environment: "test", Policies: keys.ShippedPolicies(), Started: h.clock.Now(),
 	})
 	h.must(h.svc.Start(ctx))
 	h.t.Cleanup(func() { _ = h.svc.Close(ctx); _ = h.gate.Close(ctx) })

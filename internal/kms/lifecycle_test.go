@@ -15,10 +15,11 @@ import (
 func TestCreate(t *testing.T) {
 	h := newHouse(t, options{})
 	k := h.create(api.CreateKeyRequest{Name: "phi", Purpose: "phi", MaxOperations: 5})
+	first := time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC) // the shipped policy rotates PHI on the first of each month
 	if k.Name != "phi" || k.Purpose != "phi" || k.Algorithm != "aes-256-gcm" || k.Suite != 1 || k.Period != "90d" || k.MaxOperations != 5 || len(k.ID) != 32 {
 		t.Errorf("%+v", k)
 	}
-	if len(k.Versions) != 1 || k.Versions[0].State != "active" || k.Versions[0].Activated == nil || k.Versions[0].Expires == nil {
+	if len(k.Versions) != 1 || k.Versions[0].State != "active" || k.Versions[0].Activated == nil || k.Versions[0].Expires == nil || !k.Versions[0].Expires.Equal(first) {
 		t.Errorf("%+v", k.Versions)
 	}
 	e := h.lastEvent()

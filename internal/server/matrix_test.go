@@ -49,7 +49,7 @@ var besides = map[string][]access.Action{
 }
 
 // names stand in the place of {…}.
-var names = map[string]string{"key": "phi", "dataset": "patients", "job": noJob, "principal": "bystander", "role": "auditor"}
+var names = map[string]string{"key": "phi", "dataset": "patients", "job": noJob, "principal": "bystander", "role": "auditor", "policy": "quarterly"}
 
 // pathOfRow is a path of a row, and the name that stands in it.
 func pathOfRow(r *httpapi.Route) (path, name string) {

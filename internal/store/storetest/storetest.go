@@ -55,6 +55,9 @@ func Exercise(t *testing.T, fresh func(t *testing.T) Opener) {
 		{"JobLists", testJobLists},
 		{"Failures", testFailures},
 		{"Datasets", testDatasets},
+		{"Schedules", testSchedules},
+		{"Policies", testPolicies},
+		{"Rotations", testRotations},
 		{"Concurrency", testConcurrency},
 		{"EveryOperationFails", testEveryOperationFails},
 	} {
