@@ -41,7 +41,7 @@ func TestCompliance(t *testing.T) {
 		wait time.Duration
 		want Compliance
 	}{
-		{0, Compliance{"compliant", 2, 0, 0}}, {50 * 24 * time.Hour, Compliance{"due_soon", 2, 1, 0}}, {10 * 24 * time.Hour, Compliance{"overdue", 2, 0, 1}},
+		{0, Compliance{"compliant", 2, 0, 0}}, {54 * 24 * time.Hour, Compliance{"due_soon", 2, 1, 0}}, {6 * 24 * time.Hour, Compliance{"overdue", 2, 0, 1}},
 	} {
 		h.clock.Add(c.wait)
 		if got, err := h.svc.Compliance(t.Context()); err != nil || got != c.want {

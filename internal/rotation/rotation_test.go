@@ -1,0 +1,326 @@
+package rotation_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	_ "modernc.org/sqlite" // the application's own database
+
+	"github.com/keyturn/keyturn"
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/server"
+)
+
+// house is a whole store on SQLite whose clock the test sets, asked by the SDK's client.
+type house struct {
+	*testing.T
+	*keyturn.Client
+	s *server.Server
+
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (h *house) clock() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.now
+}
+
+func (h *house) pass(d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.now = h.now.Add(d)
+}
+
+func open(t *testing.T, yaml string) *house {
+	t.Helper()
+	base, err := os.MkdirTemp("", "kt") // short enough for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(base) })
+	h := &house{T: t, now: time.Now().UTC()}
+	dir := filepath.Join(base, "d")
+	if _, err := server.Init(t.Context(), dir, server.InitOptions{Embedded: true, Environ: []string{}}); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, server.ConfigFile), os.O_APPEND|os.O_WRONLY, 0)
+	h.must(err)
+	_, err = f.WriteString(yaml)
+	h.must(err)
+	h.must(f.Close())
+	h.s, err = server.Open(t.Context(), dir, server.Options{Embedded: true, Environ: []string{}, Clock: h.clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = h.s.Close(context.Background()) })
+	h.Client = keyturn.NewClient(h.s.InProcess())
+	return h
+}
+
+func (h *house) must(err error) {
+	h.Helper()
+	if err != nil {
+		h.Fatalf("%v (%v)", err, keyturn.CodeOf(err))
+	}
+}
+
+// end waits for a job.
+func (h *house) end(id string) (last api.Job) {
+	h.Helper()
+	for j, err := range h.WatchJob(h.Context(), id) {
+		h.must(err)
+		last = j
+	}
+	return last
+}
+
+// ends waits for every job of a kind that there is.
+func (h *house) ends(kind string) (ended []api.Job) {
+	h.Helper()
+	list, err := h.Jobs(h.Context(), keyturn.JobFilter{})
+	h.must(err)
+	for _, j := range list.Jobs {
+		if j.Kind == kind {
+			ended = append(ended, h.end(j.ID))
+		}
+	}
+	return ended
+}
+
+func (h *house) key(name, purpose, period string) {
+	h.Helper()
+	_, err := h.CreateKey(h.Context(), api.CreateKeyRequest{Name: name, Purpose: purpose, Period: period})
+	h.must(err)
+}
+
+func (h *house) run(in api.RotationRunRequest) api.RotationRun {
+	h.Helper()
+	run, err := h.RunRotation(h.Context(), in)
+	h.must(err)
+	if run.Job != "" {
+		if j := h.end(run.Job); j.State != "done" {
+			h.Fatalf("%+v", j)
+		}
+	}
+	return run
+}
+
+const day = 24 * time.Hour
+
+// What is overdue comes first, the longest overdue before the others; then what is next; on demand last. A run takes them in
+// that order, as many as it may, and a dry run takes none.
+func TestStatusAndRun(t *testing.T) {
+	h := open(t, "")
+	h.key("c-ten", "", "10d")
+	h.key("a-forty", "", "40d")
+	h.key("b-twenty", "", "20d")
+	h.key("d-never", "", "0")
+	h.pass(30 * day)
+	status, err := h.RotationStatus(t.Context())
+	h.must(err)
+	var names []string
+	for _, k := range status.Keys {
+		names = append(names, fmt.Sprint(k.Name, k.Overdue, k.DueSoon, k.Next != nil))
+	}
+	want := []string{"c-tentruefalsetrue", "b-twentytruefalsetrue", "a-fortyfalsefalsetrue", "d-neverfalsefalsefalse"}
+	if !slices.Equal(names, want) {
+		t.Errorf("%v, want %v", names, want)
+	}
+	if dry := h.run(api.RotationRunRequest{DryRun: true}); dry.Due != 2 || dry.Job != "" || len(dry.Keys) != 2 {
+		t.Errorf("%+v", dry)
+	}
+	if one := h.run(api.RotationRunRequest{Max: 1}); one.Due != 1 || one.Keys[0].Name != "c-ten" {
+		t.Errorf("%+v", one)
+	}
+	if rest := h.run(api.RotationRunRequest{}); rest.Due != 1 || rest.Keys[0].Name != "b-twenty" {
+		t.Errorf("%+v", rest)
+	}
+	if none := h.run(api.RotationRunRequest{}); none.Due != 0 || none.Job != "" || none.Keys == nil {
+		t.Errorf("%+v", none)
+	}
+	h.ends("rotation-followup")
+	history, err := h.RotationHistory(t.Context(), "", "", 0)
+	h.must(err)
+	if len(history.Rotations) != 2 {
+		t.Fatalf("%+v", history)
+	}
+	for _, r := range history.Rotations {
+		if r.OldVersion != 1 || r.NewVersion != 2 || r.Actor != "system" || r.Reason != "rotation_run" || r.SelfCheck != "ok" {
+			t.Errorf("%+v", r)
+		}
+	}
+	page, err := h.RotationHistory(t.Context(), "", "", 1)
+	h.must(err)
+	next, err := h.RotationHistory(t.Context(), "", page.Next, 1)
+	h.must(err)
+	if page.Rotations[0].Key == next.Rotations[0].Key {
+		t.Error("two pages show the same rotation")
+	}
+	for _, bad := range []string{"x", "1.2.3", page.Next + "0x"} {
+		if _, err := h.RotationHistory(t.Context(), "", bad, 1); keyturn.CodeOf(err) != api.CodeInvalid {
+			t.Errorf("cursor %q: %v", bad, err)
+		}
+	}
+}
+
+// A key whose policy says so has its datasets moved after a rotation that keyturn makes, and the history counts the rows.
+func TestRotationMovesTheDatasets(t *testing.T) {
+	h := open(t, "policies:\n  clinic: {purpose: phi, period: 30d, schedule: none, reencrypt: true, concurrency: 1, attempts: 2}\n")
+	h.key("phi", "phi", "")
+	var files []string
+	for i := range 2 {
+		file := filepath.Join(t.TempDir(), fmt.Sprintf("app%d.db", i))
+		files = append(files, file)
+		db, err := sql.Open("sqlite", file)
+		h.must(err)
+		_, err = db.ExecContext(t.Context(), `CREATE TABLE patients (id INTEGER PRIMARY KEY, ssn TEXT);
+			WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500) INSERT INTO patients SELECT i, 'number ' || i FROM n`)
+		h.must(err)
+		h.must(db.Close())
+		name := fmt.Sprintf("set%d", i)
+		_, err = h.AddDataset(t.Context(), api.AddDatasetRequest{Name: name, DB: "sqlite://" + file, Table: "patients", Columns: map[string]string{"ssn": "phi"}})
+		h.must(err)
+		run, err := h.EncryptDataset(t.Context(), name, api.DatasetRunRequest{Unthrottled: true})
+		h.must(err)
+		h.end(run.Job)
+	}
+	h.pass(31 * day)
+	h.run(api.RotationRunRequest{})
+	for _, kind := range []string{"rotation-followup", "dataset-reencrypt"} {
+		for _, j := range h.ends(kind) {
+			if j.State != "done" {
+				t.Errorf("%+v", j)
+			}
+		}
+	}
+	for i := range files {
+		c, err := h.Census(t.Context(), fmt.Sprintf("set%d", i))
+		h.must(err)
+		if v := c.Columns[0].Versions; len(v) != 1 || v[0].Version != 2 || v[0].Rows != 500 {
+			t.Errorf("set%d: %+v", i, v)
+		}
+	}
+	history, err := h.RotationHistory(t.Context(), "phi", "", 0)
+	h.must(err)
+	if r := history.Rotations; len(r) != 1 || r[0].Rows != 1000 || r[0].SelfCheck != "ok" {
+		t.Errorf("%+v", r)
+	}
+	doc, err := h.Retirement(t.Context(), "phi", 1)
+	h.must(err)
+	if !strings.Contains(doc.Statement, `"rowsMoved":500`) || len(doc.Proofs) < 4 {
+		t.Errorf("%d proofs; %s", len(doc.Proofs), doc.Statement)
+	}
+}
+
+// Several who ask at once have each key rotated once.
+func TestRunsAtOnce(t *testing.T) {
+	h := open(t, "")
+	for i := range 20 {
+		h.key(fmt.Sprintf("k%d", i), "", "10d")
+	}
+	h.pass(11 * day)
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			run, err := h.RunRotation(t.Context(), api.RotationRunRequest{Max: 5 + 5*i})
+			if err != nil {
+				t.Errorf("%v", err)
+			} else if run.Job != "" {
+				h.end(run.Job)
+			}
+		})
+	}
+	wg.Wait()
+	for k, err := range h.AllKeys(t.Context()) {
+		h.must(err)
+		if len(k.Versions) != 2 {
+			t.Errorf("%s has %d versions", k.Name, len(k.Versions))
+		}
+	}
+}
+
+// What the server does by itself, on a clock that the test moves: the check at its start, what falls due, the warning before,
+// and the health check.
+func TestServerRotatesByItself(t *testing.T) {
+	h := open(t, "listen: []\n")
+	h.key("short", "", "20d")
+	h.key("soon", "", "45d")
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- h.s.Serve(ctx) }()
+	defer func() { stop(); h.must(<-served) }()
+	await := func(typ, action, resource string) {
+		t.Helper()
+		for line, err := range h.TailAudit(t.Context(), true, keyturn.AuditQuery{Type: typ, Resource: resource}) {
+			h.must(err)
+			if strings.Contains(string(line), `"action":"`+action+`"`) {
+				return
+			}
+		}
+		t.Fatalf("no event %s of %s", action, resource)
+	}
+	await("key_rotation", "rotation_checked", "key")
+	h.pass(40 * day)
+	await("key_rotation", "rotated", "key/short")
+	await("key_rotation", "self_checked", "key/short")
+	await("alert", "rotation_due_soon", "key/soon")
+	await("key_rotation", "rotation_health_checked", "system")
+	list, err := h.Jobs(t.Context(), keyturn.JobFilter{})
+	h.must(err)
+	if len(list.Planned) != 2 || list.Planned[0].Name != "rotation-check" || list.Planned[0].Last == nil || list.Planned[1].Cron != "0 */4 * * *" {
+		t.Errorf("%+v", list.Planned)
+	}
+}
+
+func TestPoliciesAreChecked(t *testing.T) {
+	h := open(t, "policies:\n  yaml: {environment: staging, warn: 3d}\n")
+	h.key("k", "", "")
+	for field, in := range map[string]api.SetPolicyRequest{
+		"period": {Period: "59m"}, "schedule": {Schedule: "0 0 31 2 *"}, "zone": {Schedule: "0 0 * * *", Zone: "Nowhere"}, "reencrypt": {Reencrypt: "perhaps"},
+		"grace": {Grace: "400d"}, "attempts": {Attempts: 21}, "policy": {}, "purpose": {Purpose: "UPPER", Period: "1d"},
+	} {
+		if _, err := h.SetPolicy(t.Context(), "p", in); keyturn.CodeOf(err) != api.CodeInvalid {
+			t.Errorf("%+v: %v", in, err)
+		} else if _, got, _ := keyturn.Explain(err); got != field {
+			t.Errorf("%+v: field %q, want %q", in, got, field)
+		}
+	}
+	set := func(name string, in api.SetPolicyRequest) error {
+		_, err := h.SetPolicy(t.Context(), name, in)
+		return err
+	}
+	h.must(set("p", api.SetPolicyRequest{Key: "k", Period: "1d"}))
+	h.must(set("p", api.SetPolicyRequest{Schedule: "0 5 * * *", Zone: "Europe/Zurich"}))
+	e, err := h.EffectivePolicy(t.Context(), "k")
+	h.must(err)
+	if e.Period != "1d" || e.Schedule != "0 5 * * *" || e.From["period"] != "p" || e.From["warn"] != "default" || e.Warn != "7d" {
+		t.Errorf("%+v", e)
+	}
+	if err := set("q", api.SetPolicyRequest{Key: "k", Attempts: 1}); keyturn.CodeOf(err) != api.CodeConflict {
+		t.Errorf("a second policy about the same keys: %v", err)
+	}
+	for _, name := range []string{"default", "yaml"} {
+		if err := set(name, api.SetPolicyRequest{Attempts: 1}); keyturn.CodeOf(err) != api.CodeConflict {
+			t.Errorf("a name that is shipped or configured: %v", err)
+		}
+	}
+	h.must(h.RemovePolicy(t.Context(), "p"))
+	if err := h.RemovePolicy(t.Context(), "default"); keyturn.CodeOf(err) != api.CodeNotFound {
+		t.Errorf("removing a shipped one: %v", err)
+	}
+	list, err := h.Policies(t.Context())
+	h.must(err)
+	if len(list.Policies) != 5 || list.Policies[4].Policy != "yaml" || list.Policies[4].Origin != "keyturn.yaml" {
+		t.Errorf("%+v", list.Policies)
+	}
+}
