@@ -11,6 +11,8 @@ import (
 	"github.com/keyturn/keyturn/internal/keyring"
 	"github.com/keyturn/keyturn/internal/keyring/env"
 	"github.com/keyturn/keyturn/internal/keyring/file"
+	"github.com/keyturn/keyturn/internal/keyring/vaultkv"
+	"github.com/keyturn/keyturn/internal/keyring/vaulttransit"
 	"github.com/keyturn/keyturn/internal/reencrypt"
 	reencryptpg "github.com/keyturn/keyturn/internal/reencrypt/postgres"
 	reencryptsqlite "github.com/keyturn/keyturn/internal/reencrypt/sqlite"
@@ -20,7 +22,12 @@ import (
 )
 
 // masterDrivers is the table of master-key providers. The scheme of a URL chooses.
-var masterDrivers = []keyring.Driver{file.Driver{}, env.Driver{}}
+var masterDrivers = []keyring.Driver{
+	file.Driver{},
+	env.Driver{},
+	vaultkv.Driver{},
+	vaulttransit.Driver{},
+}
 
 // datasetDrivers is the table of databases whose tables can be datasets.
 var datasetDrivers = []reencrypt.Driver{reencryptpg.Driver{}, reencryptsqlite.Driver{}}

@@ -114,3 +114,13 @@ func (s *Server) call(ctx context.Context, method, path string, in any) ([]byte,
 	}
 	return answer, nil
 }
+
+// Env is the environment of a program that signs in to this server with a token: a Lookup for vault.Config. Pairs of names and
+// values add to it; an empty value takes one away.
+func (s *Server) Env(token string, pairs ...string) func(string) (string, bool) {
+	env := map[string]string{"VAULT_ADDR": s.URL, "VAULT_TOKEN": token, "VAULT_CACERT": s.CA}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		env[pairs[i]] = pairs[i+1]
+	}
+	return func(name string) (string, bool) { return env[name], env[name] != "" }
+}

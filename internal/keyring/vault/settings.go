@@ -1,0 +1,123 @@
+package vault
+
+import (
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/openbao/openbao/api/v2"
+
+	ktapi "github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/fault"
+)
+
+const nextAddress = "set VAULT_ADDR to the server's address: https://vault.example.org:8200"
+
+// settings is what the environment says. names gives for "ADDR" the variable that was read, for errors.
+type settings struct {
+	address, namespace               string
+	caCert, clientCert, clientKey    string
+	token, tokenFile                 string
+	roleID, secretIDFile, skipVerify string
+	names                            map[string]string
+}
+
+func readSettings(lookup func(string) (string, bool)) (*settings, error) {
+	if lookup == nil {
+		lookup = os.LookupEnv
+	}
+	s := &settings{names: map[string]string{}}
+	for name, into := range map[string]*string{
+		"ADDR": &s.address, "NAMESPACE": &s.namespace, "CACERT": &s.caCert, "CLIENT_CERT": &s.clientCert, "CLIENT_KEY": &s.clientKey,
+		"TOKEN": &s.token, "TOKEN_FILE": &s.tokenFile, "ROLE_ID": &s.roleID, "SECRET_ID_FILE": &s.secretIDFile, "SKIP_VERIFY": &s.skipVerify,
+	} {
+		s.names[name] = "VAULT_" + name
+		for _, prefix := range []string{"BAO_", "VAULT_"} {
+			if v, ok := lookup(prefix + name); ok && v != "" {
+				*into, s.names[name] = v, prefix+name
+				break
+			}
+		}
+	}
+	return s, s.check()
+}
+
+// check refuses what is missing, contradicts itself, or would be less safe than it looks.
+func (s *settings) check() error {
+	if s.skipVerify != "" {
+		return fault.New(ktapi.CodeInvalid, "signing in to Vault: "+s.names["SKIP_VERIFY"]+" is set, and certificates are always verified here").
+			WithNext("unset it; for a private certificate authority set VAULT_CACERT to its certificate")
+	}
+	if err := s.checkAddress(); err != nil {
+		return err
+	}
+	ways := 0
+	for _, set := range []bool{s.token != "", s.tokenFile != "", s.roleID != "" || s.secretIDFile != ""} {
+		if set {
+			ways++
+		}
+	}
+	if ways != 1 || (s.roleID == "") != (s.secretIDFile == "") {
+		return fault.New(ktapi.CodeInvalid, "signing in to Vault: exactly one way to sign in must be configured").
+			WithNext("set VAULT_TOKEN, or VAULT_TOKEN_FILE, or both VAULT_ROLE_ID and VAULT_SECRET_ID_FILE, and none of the others")
+	}
+	if !printable(s.token) {
+		return fault.New(ktapi.CodeInvalid, "signing in to Vault: what stands in "+s.names["TOKEN"]+" is no token").WithNext("set it to a token, and nothing else")
+	}
+	return nil
+}
+
+// printable says whether a text can be a token or a secret id: one word of visible ASCII.
+func printable(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f }) < 0
+}
+
+// checkAddress: plain HTTP carries tokens and keys in clear, so it stays on this machine.
+func (s *settings) checkAddress() error {
+	bad := func(why string) error {
+		return fault.New(ktapi.CodeInvalid, "signing in to Vault: "+s.names["ADDR"]+" "+why).WithNext(nextAddress)
+	}
+	if s.address == "" {
+		return bad("is not set")
+	}
+	u, err := url.Parse(s.address)
+	if err != nil || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Path != "" && u.Path != "/" {
+		return bad("is no address of a server")
+	}
+	if u.Scheme == "https" || u.Scheme == "http" && loopback(u.Hostname()) {
+		return nil
+	}
+	return bad("must begin with https://; http:// is for servers on this machine's loopback only")
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// config is the library's configuration. It reads no variable by itself.
+func (s *settings) config(transport http.RoundTripper) (*api.Config, error) {
+	c := api.NewConfig()
+	if c.Error != nil {
+		return nil, fault.Wrap(ktapi.CodeInternal, c.Error, "preparing to ask Vault")
+	}
+	c.Address, c.DisableRedirects = s.address, true
+	c.MaxRetries, c.MinRetryWait = attempts-1, 100*time.Millisecond
+	c.Backoff = func(least, _ time.Duration, attempt int, _ *http.Response) time.Duration {
+		return least << attempt // a Retry-After of minutes would only hide the reason until callTimeout
+	}
+	if s.caCert != "" || s.clientCert != "" || s.clientKey != "" {
+		if err := c.ConfigureTLS(&api.TLSConfig{CACert: s.caCert, ClientCert: s.clientCert, ClientKey: s.clientKey}); err != nil {
+			return nil, fault.Wrap(ktapi.CodeInvalid, err, "reading the certificates for Vault").
+				WithNext("check the files of VAULT_CACERT, VAULT_CLIENT_CERT and VAULT_CLIENT_KEY: PEM, readable by the user that runs keyturn")
+		}
+	}
+	if transport == nil {
+		transport = c.HttpClient.Transport
+	}
+	c.HttpClient = &http.Client{Transport: bounded{transport}, CheckRedirect: c.HttpClient.CheckRedirect}
+	return c, nil
+}
