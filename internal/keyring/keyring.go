@@ -4,8 +4,9 @@
 //	master key(s)  -- wrap -->  KEK (one per purpose)  -- wraps -->  version material  -- derives -->  per-message keys
 //
 // A master key comes from a driver, chosen by the scheme of its URL: keyring/file and keyring/env hold 32 bytes
-// ([Holds]); a driver for a key management service would send KEKs to be wrapped and never see its key ([Wraps]). A new
-// driver implements [Driver] and [MasterKey] and runs keyringtest.Exercise.
+// ([Holds]); a driver for a key management service sends KEKs to be wrapped and never sees its key ([Wraps]). A new
+// driver implements [Driver] and [MasterKey] and runs keyringtest.Exercise; one over a network keeps to package
+// keyring/remote, makes its blobs with [Commit] where it wraps, and runs keyringtest.ExerciseRemote.
 //
 //	masters, err := keyring.OpenMasters(ctx, drivers, urls)
 //	ring := keyring.New(storeID, masters, source)

@@ -12,15 +12,19 @@ import (
 )
 
 // ParseURL reads a master-key URL for a driver. It refuses what no master key needs: user names, passwords, fragments,
-// control characters. Errors are of code invalid and don't quote the URL, which might be a key pasted into the wrong place.
+// control characters. After the scheme stands "//", or something that isn't a path (u.Opaque, with neither host nor path
+// then) as in pkcs11:token=… of RFC 7512. Errors are of code invalid and don't quote the URL, which might be a key pasted
+// into the wrong place.
 func ParseURL(raw, scheme string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	switch {
-	case err != nil || u.Scheme == "" || !strings.Contains(raw, "://"):
+	case err != nil || u.Scheme == "":
 		return nil, badURL("it has no scheme like file:// or env://")
 	case u.Scheme != scheme:
 		return nil, badURL("its scheme isn't " + scheme)
-	case u.User != nil || u.Fragment != "" || u.Opaque != "":
+	case u.Opaque == "" && !strings.HasPrefix(raw[len(scheme):], "://"): // scheme:/path would be a second spelling of scheme:///path
+		return nil, badURL("after its scheme stands ://")
+	case u.User != nil || u.Fragment != "":
 		return nil, badURL("it has a user name, a password or a fragment")
 	}
 	return u, nil
@@ -37,12 +41,12 @@ func OpenURL(ctx context.Context, drivers []Driver, raw string) (MasterKey, erro
 
 // DriverFor finds the driver of a URL's scheme.
 func DriverFor(drivers []Driver, raw string) (Driver, error) {
-	scheme, _, ok := strings.Cut(raw, "://")
+	scheme, _, ok := strings.Cut(raw, ":")
 	i := slices.IndexFunc(drivers, func(d Driver) bool { return ok && d.Scheme() == scheme })
 	if i < 0 {
 		known := make([]string, len(drivers))
 		for i, d := range drivers {
-			known[i] = d.Scheme() + "://"
+			known[i] = d.Scheme() + ":"
 		}
 		return nil, badURL("no provider has its scheme").WithNext("use one of " + strings.Join(known, ", "))
 	}

@@ -13,7 +13,7 @@ import (
 func TestURLsAreRefusedUnquoted(t *testing.T) {
 	const canary = "MDEyMzQ1Njc4OWFi"
 	drivers := []keyring.Driver{absent{}}
-	for _, raw := range []string{"", canary, "other://" + canary, "absent:" + canary, canary + "://absent", "absent://u:" + canary + "@x", "absent://x#" + canary,
+	for _, raw := range []string{"", canary, "other://" + canary, "absent:/" + canary, canary + "://absent", "absent://u:" + canary + "@x", "absent://x#" + canary,
 		"absent://%zz" + canary, "absent://\n" + canary, "://" + canary, "ABSENT://" + canary} {
 		for name, err := range map[string]error{
 			"OpenURL":     second(keyring.OpenURL(t.Context(), drivers, raw)),
@@ -30,6 +30,28 @@ func TestURLsAreRefusedUnquoted(t *testing.T) {
 	}
 	if _, err := keyring.OpenURL(t.Context(), drivers, "absent://x"); fault.CodeOf(err) != api.CodeDenied {
 		t.Errorf("the driver's own error: %v", err)
+	}
+}
+
+// What stands behind a scheme may be other than a path (RFC 7512); a path has one spelling, with //.
+func TestURLForms(t *testing.T) {
+	for raw, want := range map[string]string{
+		"absent://host/path?a=b": " host /path a=b", "absent:///path": "  /path ", "absent:token=a%20b;object=c?module-path=/x": "token=a%20b;object=c   module-path=/x",
+	} {
+		u, err := keyring.ParseURL(raw, "absent")
+		if err != nil {
+			t.Errorf("%s: %v", raw, err)
+		} else if got := strings.Join([]string{u.Opaque, u.Host, u.Path, u.RawQuery}, " "); got != want {
+			t.Errorf("%s: read as %q, want %q", raw, got, want)
+		}
+		if d, err := keyring.DriverFor([]keyring.Driver{absent{}}, raw); err != nil || d.Scheme() != "absent" {
+			t.Errorf("%s: driver %v, %v", raw, d, err)
+		}
+	}
+	for _, raw := range []string{"absent:", "absent:/path", "absent:/", "absent", "absent:?x=y", "absent:#x"} {
+		if _, err := keyring.ParseURL(raw, "absent"); fault.CodeOf(err) != api.CodeInvalid || fault.FieldOf(err) != keyring.FieldURL {
+			t.Errorf("%s: %v", raw, err)
+		}
 	}
 }
 

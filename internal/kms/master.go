@@ -110,7 +110,7 @@ func (s *Service) RemoveMaster(ctx context.Context, c *access.Caller, in api.Mas
 // nameable keeps callers over the network from asking which files and variables there are on this machine: those are named
 // by callers on it, unless the configuration names them anyway.
 func nameable(c *access.Caller, url string, now []keyring.MasterKey) error {
-	scheme, _, _ := strings.Cut(url, "://")
+	scheme, _, _ := strings.Cut(url, ":") // as keyring.DriverFor does
 	here := scheme == "file" || scheme == "env"
 	if !here || c.Local() || slices.ContainsFunc(now, func(m keyring.MasterKey) bool { return m.URL() == url }) {
 		return nil

@@ -208,7 +208,7 @@ func here() *access.Caller {
 func TestMastersOfThisMachineAreNamedOnIt(t *testing.T) {
 	h := newHouse(t, options{})
 	var texts []string
-	for _, url := range []string{"file:///second", "file:///etc/shadow", "env://HOME"} {
+	for _, url := range []string{"file:///second", "file:///etc/shadow", "env://HOME", "file:/etc/shadow", "env:HOME"} {
 		_, err := h.svc.AddMaster(t.Context(), owner(), api.MasterKeyRequest{URL: url})
 		wants(t, err, api.CodeInvalid, "url")
 		texts = append(texts, err.Error())

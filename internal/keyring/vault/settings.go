@@ -12,6 +12,7 @@ import (
 
 	ktapi "github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/keyring/remote"
 )
 
 const nextAddress = "set VAULT_ADDR to the server's address: https://vault.example.org:8200"
@@ -99,25 +100,27 @@ func loopback(host string) bool {
 }
 
 // config is the library's configuration. It reads no variable by itself.
-func (s *settings) config(transport http.RoundTripper) (*api.Config, error) {
+func (s *settings) config(own Config) (*api.Config, error) {
 	c := api.NewConfig()
 	if c.Error != nil {
 		return nil, fault.Wrap(ktapi.CodeInternal, c.Error, "preparing to ask Vault")
 	}
 	c.Address, c.DisableRedirects = s.address, true
-	c.MaxRetries, c.MinRetryWait = attempts-1, 100*time.Millisecond
+	c.MaxRetries, c.MinRetryWait = remote.Tries-1, own.limit()/100
 	c.Backoff = func(least, _ time.Duration, attempt int, _ *http.Response) time.Duration {
-		return least << attempt // a Retry-After of minutes would only hide the reason until callTimeout
+		return least << attempt // a Retry-After of minutes would only hide the reason until the limit
 	}
+	transport := http.RoundTripper(remote.Transport(own.limit() / remote.Tries))
+	c.HttpClient = &http.Client{Transport: transport}
 	if s.caCert != "" || s.clientCert != "" || s.clientKey != "" {
 		if err := c.ConfigureTLS(&api.TLSConfig{CACert: s.caCert, ClientCert: s.clientCert, ClientKey: s.clientKey}); err != nil {
 			return nil, fault.Wrap(ktapi.CodeInvalid, err, "reading the certificates for Vault").
 				WithNext("check the files of VAULT_CACERT, VAULT_CLIENT_CERT and VAULT_CLIENT_KEY: PEM, readable by the user that runs keyturn")
 		}
 	}
-	if transport == nil {
-		transport = c.HttpClient.Transport
+	if own.Transport != nil {
+		transport = own.Transport
 	}
-	c.HttpClient = &http.Client{Transport: bounded{transport}, CheckRedirect: c.HttpClient.CheckRedirect}
+	c.HttpClient = &http.Client{Transport: remote.Guard(transport), CheckRedirect: remote.Stay}
 	return c, nil
 }

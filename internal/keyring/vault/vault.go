@@ -12,9 +12,9 @@
 //
 // Each is also read with BAO_ in place of VAULT_, which wins. VAULT_SKIP_VERIFY is refused.
 //
-// The client is OpenBao's library, held shorter than its defaults: it reads no environment by itself, follows no redirect,
-// tries a call three times within ten seconds, reads answers of at most 64 KiB, and none of what a server answers is ever
-// part of an error, since servers quote what they are sent.
+// The client is OpenBao's library over the connections of package keyring/remote, held shorter than its defaults: it reads no
+// environment by itself, follows no redirect, tries a call at most three times within the limit, and nothing of what a server
+// answers is ever part of an error, since servers quote what they are sent.
 //
 // When a token can't be renewed any more, calls fail with code denied and an error that says what to do. Key-encryption keys
 // that are open stay open: see package keyring.
@@ -33,13 +33,7 @@ import (
 
 	ktapi "github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
-)
-
-// Bounds of one call.
-const (
-	callTimeout = 10 * time.Second // all its attempts together, and signing in anew between them
-	attempts    = 3
-	maxAnswer   = 64 << 10 // bytes; what Vault answers to us takes a few hundred
+	"github.com/keyturn/keyturn/internal/keyring/remote"
 )
 
 // Config says how to reach Vault. The zero value reads the process's environment.
@@ -48,12 +42,25 @@ type Config struct {
 	Lookup func(name string) (string, bool)
 	// Transport replaces the connection to the server, for tests.
 	Transport http.RoundTripper
+	// Limit is how long one call takes at most, retries and signing in anew included. The default is remote.Limit.
+	Limit time.Duration
+}
+
+// LimitOpen is how long opening a key takes at most, which is several calls.
+func (c Config) LimitOpen() time.Duration { return 3 * c.limit() }
+
+func (c Config) limit() time.Duration {
+	if c.Limit > 0 {
+		return c.Limit
+	}
+	return remote.Limit
 }
 
 // Client talks to one server as one identity. It is safe for concurrent use.
 type Client struct {
 	api      *api.Client
 	identity *identity
+	limit    time.Duration
 	idle     func() // closes idle connections
 
 	closed atomic.Bool
@@ -67,7 +74,7 @@ func Dial(ctx context.Context, c Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	conf, err := s.config(c.Transport)
+	conf, err := s.config(c)
 	if err != nil {
 		return nil, err
 	}
@@ -78,9 +85,9 @@ func Dial(ctx context.Context, c Config) (*Client, error) {
 	if s.namespace != "" {
 		lib.SetNamespace(s.namespace)
 	}
-	client := &Client{api: lib, idle: conf.HttpClient.CloseIdleConnections, alive: make(chan struct{})}
+	client := &Client{api: lib, limit: c.limit(), idle: conf.HttpClient.CloseIdleConnections, alive: make(chan struct{})}
 	client.identity = s.identity(client)
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.limit())
 	defer cancel()
 	if _, err := client.identity.signIn(ctx, ""); err != nil {
 		client.idle()
@@ -124,7 +131,7 @@ func (c *Client) call(ctx context.Context, method, path string, body []byte) ([]
 	if c.closed.Load() {
 		return nil, fault.New(ktapi.CodeUnavailable, "asking Vault: the master key is closed")
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.limit)
 	defer cancel()
 	used := c.api.Token()
 	answer, err := c.once(ctx, method, path, used, body)
@@ -174,13 +181,7 @@ func (c *Client) once(ctx context.Context, method, path, token string, body []by
 
 // unreached is the error of a call without an answer, or with a part of one.
 func unreached(ctx context.Context, err error) error {
-	switch {
-	case errors.Is(ctx.Err(), context.Canceled):
-		return fault.Wrap(ktapi.CodeCancelled, ctx.Err(), "asking Vault")
-	case ctx.Err() != nil:
-		return fault.Wrap(ktapi.CodeUnavailable, ctx.Err(), "asking Vault")
-	}
-	return fault.Wrap(ktapi.CodeUnavailable, err, "asking Vault: no whole answer came").
+	return remote.Fault(ctx, err, "asking Vault: no whole answer came").
 		WithNext("check that VAULT_ADDR is right and the server runs; for a private certificate authority set VAULT_CACERT")
 }
 

@@ -275,11 +275,11 @@ func TestHalfAnAnswer(t *testing.T) {
 		},
 		"cut before the status": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 		"endless": func(w http.ResponseWriter, _ *http.Request) {
-			_, _ = io.WriteString(w, strings.Repeat("canary", 20_000))
+			_, _ = io.WriteString(w, strings.Repeat("canary", 60_000))
 		},
 		"endless refusal": func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(400)
-			_, _ = io.WriteString(w, strings.Repeat("canary", 20_000))
+			_, _ = io.WriteString(w, strings.Repeat("canary", 60_000))
 		},
 	} {
 		_, err := fake(t, handler).Read(t.Context(), "secret/x")

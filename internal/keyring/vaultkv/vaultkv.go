@@ -78,6 +78,8 @@ func (d Driver) Open(ctx context.Context, raw string) (keyring.MasterKey, error)
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, d.Vault.LimitOpen())
+	defer cancel()
 	client, err := vault.Dial(ctx, d.Vault)
 	if err != nil {
 		return nil, err

@@ -44,6 +44,7 @@ var keyTypes = []string{"aes256-gcm96", "chacha20-poly1305", "xchacha20-poly1305
 
 // description is what Vault tells of a key, as far as it matters.
 type description struct {
+	Name                 string `json:"name"`
 	Type                 string `json:"type"`
 	Derived              bool   `json:"derived"`
 	Convergent           bool   `json:"convergent_encryption"`
@@ -61,7 +62,7 @@ func (k *key) describe(ctx context.Context) (description, error) {
 		return description{}, fault.Wrap("", err, "looking at master key "+k.url)
 	}
 	var a struct{ Data description }
-	if json.Unmarshal(answer, &a) != nil || a.Data.Type == "" {
+	if json.Unmarshal(answer, &a) != nil || a.Data.Type == "" || a.Data.Name != k.name {
 		return description{}, k.odd("looking at the key")
 	}
 	return a.Data, nil
@@ -102,18 +103,14 @@ func (k *key) prove(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer again.Destroy()
-	if !again.Equal(m) {
-		return k.odd("proving the key")
-	}
-	loose, err := k.Unwrap(ctx, blob, other)
-	loose.Destroy()
-	switch {
-	case err == nil:
+	again.Destroy() // Uncommit has compared it
+	_, err = keyring.Uncommit(blob, bound, func(wrapped []byte) (*material.Bytes, error) { return k.decrypt(ctx, wrapped, other) })
+	switch fault.CodeOf(err) {
+	case api.CodeInvalid:
+		return nil
+	case "":
 		return fault.New(api.CodeWrongState, "opening the master key in Vault: the server ignores associated_data, so wrappings could be exchanged for one another").
 			WithNext("use HashiCorp Vault 1.13 or later, or OpenBao; or a vaultkv:// key, which is wrapped here")
-	case fault.CodeOf(err) != api.CodeIntegrity:
-		return err
 	}
-	return nil
+	return err
 }

@@ -24,7 +24,7 @@ func (k *key) Kind() keyring.Kind { return keyring.Wraps }
 func (k *key) ID() string         { return k.id }
 func (k *key) Close() error       { return k.client.Close() }
 
-// Wrap has Vault encrypt m. The blob is Vault's own text, checked to be in its one form: see wrapping.
+// Wrap has Vault encrypt m. The blob is Vault's own text, under a commitment to m: see keyring.Commit.
 func (k *key) Wrap(ctx context.Context, m *material.Bytes, b keyring.Binding) ([]byte, error) {
 	body, err := k.body(`{"plaintext":"`, func(dst []byte) []byte { return keyring.AppendText(dst, m) }, b)
 	if err != nil {
@@ -41,35 +41,47 @@ func (k *key) Wrap(ctx context.Context, m *material.Bytes, b keyring.Binding) ([
 	if _, ok := wrapping([]byte(a.Data.Ciphertext)); !ok {
 		return nil, k.odd("wrapping")
 	}
-	return []byte(a.Data.Ciphertext), nil
+	return keyring.Commit([]byte(a.Data.Ciphertext), m, b)
 }
 
 // Unwrap has Vault decrypt a blob. Vault refuses changed ones, other keys' and other bindings' all with status 400, as it does
 // a version that the key's min_decryption_version forbids: only then the key is looked at to tell these apart.
 func (k *key) Unwrap(ctx context.Context, blob []byte, b keyring.Binding) (*material.Bytes, error) {
-	version, ok := wrapping(blob)
 	if err := ctx.Err(); err != nil {
 		return nil, fault.Wrap("", err, "unwrapping under master key "+k.url)
 	}
-	if !ok {
-		return nil, k.foreign()
+	m, err := keyring.Uncommit(blob, b, func(wrapped []byte) (*material.Bytes, error) {
+		version, ok := wrapping(wrapped)
+		if !ok {
+			return nil, k.foreign()
+		}
+		m, err := k.decrypt(ctx, wrapped, b)
+		if fault.CodeOf(err) == api.CodeInvalid {
+			return nil, k.refused(ctx, version)
+		}
+		return m, err
+	})
+	if err != nil {
+		return nil, fault.Wrap("", err, "unwrapping under master key "+k.url)
 	}
-	body, err := k.body(`{"ciphertext":"`, func(dst []byte) []byte { return append(dst, blob...) }, b)
+	return m, nil
+}
+
+// decrypt asks Vault. Its refusal is of code invalid.
+func (k *key) decrypt(ctx context.Context, wrapped []byte, b keyring.Binding) (*material.Bytes, error) {
+	body, err := k.body(`{"ciphertext":"`, func(dst []byte) []byte { return append(dst, wrapped...) }, b)
 	if err != nil {
 		return nil, err
 	}
 	answer, err := k.client.Write(ctx, k.mount+"/decrypt/"+k.name, body)
-	if fault.CodeOf(err) == api.CodeInvalid {
-		return nil, k.refused(ctx, version)
-	}
 	if err != nil {
-		return nil, fault.Wrap("", err, "unwrapping under master key "+k.url)
+		return nil, err
 	}
 	defer clear(answer)
 	var a struct{ Data struct{ Plaintext []byte } }
 	if json.Unmarshal(answer, &a) != nil || len(a.Data.Plaintext) == 0 {
 		clear(a.Data.Plaintext)
-		return nil, k.odd("unwrapping")
+		return nil, k.odd("decrypting")
 	}
 	return material.New(a.Data.Plaintext), nil
 }
@@ -94,16 +106,16 @@ func (k *key) refused(ctx context.Context, version uint64) error {
 		return err
 	}
 	if version < about.MinDecryptionVersion {
-		return fault.Newf(api.CodeWrongState, "unwrapping under master key %s: it was wrapped by version %d, and the key decrypts from version %d only", k.url, version, about.MinDecryptionVersion).
+		return fault.Newf(api.CodeWrongState, "it was wrapped by version %d of the Transit key, which decrypts from version %d only", version, about.MinDecryptionVersion).
 			WithNext("lower min_decryption_version of the Transit key, run keyturn master rotate, and raise it again")
 	}
 	return k.foreign()
 }
 
 func (k *key) foreign() error {
-	return fault.New(api.CodeIntegrity, "unwrapping under master key "+k.url+": the wrapping was changed, or belongs to another key or place")
+	return fault.New(api.CodeIntegrity, "the wrapping was changed, or belongs to another key or place")
 }
 
 func (k *key) odd(doing string) error {
-	return fault.New(api.CodeUnavailable, doing+" under master key "+k.url+": Vault answered something else than it should")
+	return fault.New(api.CodeUnavailable, doing+" in Vault: it answered something else than it should")
 }

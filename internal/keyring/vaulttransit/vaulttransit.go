@@ -53,6 +53,8 @@ func (d Driver) Open(ctx context.Context, raw string) (keyring.MasterKey, error)
 		return nil, fault.New(api.CodeInvalid, "reading a master key's URL: after vaulttransit:/// stand a mount and a key's name").
 			WithField(keyring.FieldURL).WithNext("write vaulttransit:///transit/keyturn")
 	}
+	ctx, cancel := context.WithTimeout(ctx, d.Vault.LimitOpen())
+	defer cancel()
 	client, err := vault.Dial(ctx, d.Vault)
 	if err != nil {
 		return nil, err
