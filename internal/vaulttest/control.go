@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -123,4 +125,28 @@ func (s *Server) Env(token string, pairs ...string) func(string) (string, bool) 
 		env[pairs[i]] = pairs[i+1]
 	}
 	return func(name string) (string, bool) { return env[name], env[name] != "" }
+}
+
+// Policy is the n-th policy (from 0) that a page of docs/providers shows, with mounts and names exchanged for those of a test, in
+// pairs. So what the page promises to suffice is what the tests run with.
+func Policy(tb testing.TB, page string, n int, pairs ...string) string {
+	tb.Helper()
+	src, err := source()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(src, "..", "..", "docs", "providers", page))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	blocks := strings.Split(string(text), "```hcl\n")
+	if len(blocks) < n+2 {
+		tb.Fatalf("%s shows %d policies", page, len(blocks)-1)
+	}
+	policy, _, _ := strings.Cut(blocks[n+1], "```")
+	exchanged := strings.NewReplacer(pairs...).Replace(policy)
+	if len(pairs) > 0 && exchanged == policy {
+		tb.Fatalf("%s: the policy doesn't name %s", page, pairs[0])
+	}
+	return exchanged
 }
