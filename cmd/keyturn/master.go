@@ -12,7 +12,8 @@ import (
 func masterCommand(a *app) *cobra.Command {
 	return noun("master", "Look after the master keys that open the store",
 		`Master keys wrap the key-encryption keys. Several may be configured, and any one of them opens the store: keep one in
-another place than the others. URLs are env://NAME and file:///PATH (0600), with 32 bytes in base64.`,
+another place than the others. URLs are env://NAME and file:///PATH (0600), with 32 bytes in base64, and for keys in Vault
+or OpenBao vaultkv:///MOUNT/PATH?field=value and vaulttransit:///MOUNT/KEY.`,
 		`  keyturn master generate --out /etc/keyturn/second.key
   keyturn master add file:///etc/keyturn/second.key
   keyturn master verify`,

@@ -45,10 +45,13 @@ func (s *Server) Seal(tb testing.TB) {
 // Unseal undoes Seal.
 func (s *Server) Unseal(tb testing.TB) {
 	tb.Helper()
-	if err := s.unseal(tb.Context()); err != nil {
+	if err := s.Unsealed(tb.Context()); err != nil {
 		tb.Fatal(err)
 	}
 }
+
+// Unsealed is Unseal outside of a test.
+func (s *Server) Unsealed(ctx context.Context) error { return s.unseal(ctx) }
 
 // Mount mounts a secrets engine of this type at a path of its own and returns the path.
 func (s *Server) Mount(tb testing.TB, engine string, options map[string]string) string {

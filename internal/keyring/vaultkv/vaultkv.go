@@ -208,5 +208,5 @@ func unquote(raw []byte) ([]byte, bool) {
 
 func (p place) missing(why string) error {
 	return fault.New(api.CodeNotFound, "reading the master key in Vault: "+why).
-		WithNext("check the mount, the path and the field with vault kv get, or make the key there: keyturn init --master-key with the same URL")
+		WithNext("check the mount, the path and the field with vault kv get, or make the key there: keyturn master generate --at URL")
 }
