@@ -115,7 +115,7 @@ func (s *Server) call(ctx context.Context, method, path string, in any) ([]byte,
 		return nil, err
 	}
 	if resp.StatusCode >= 300 {
-		return nil, fmt.Errorf("Vault answered %s to %s %s: %s", resp.Status, method, path, answer)
+		return nil, fmt.Errorf("asking Vault for %s %s: it answered %s: %s", method, path, resp.Status, answer)
 	}
 	return answer, nil
 }

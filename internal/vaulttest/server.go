@@ -41,7 +41,7 @@ wait $! 2>/dev/null
 rm -rf "$0"`
 
 // readyWithin bounds a start; the machine may be busy.
-const readyWithin = 60 * time.Second
+const readyWithin = 2 * time.Minute
 
 // New makes and starts a server; Close removes it. Tests call Start or Own instead.
 func New(ctx context.Context, o Options) (*Server, error) {
@@ -130,7 +130,7 @@ func (s *Server) listening(ctx context.Context) error {
 		select {
 		case <-again.C:
 		case <-ctx.Done():
-			return fmt.Errorf("Vault at %s doesn't answer: %w\n%s", s.Addr, ctx.Err(), s.logTail())
+			return fmt.Errorf("waiting for Vault at %s to answer: %w\n%s", s.Addr, ctx.Err(), s.logTail())
 		}
 	}
 }

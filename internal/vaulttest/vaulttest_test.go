@@ -2,10 +2,12 @@ package vaulttest_test
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/keyturn/keyturn/internal/vaulttest"
@@ -65,6 +67,43 @@ func TestCloseLeavesNothing(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join("/proc", strconv.Itoa(pid))); !os.IsNotExist(err) {
 		t.Errorf("process %d still runs (%v)", pid, err)
+	}
+}
+
+// Of several who want the server built at once, one builds it; a build that failed leaves nothing that could be taken for one.
+// The compiler is a script that takes notes.
+func TestBuildsOnce(t *testing.T) {
+	dir := t.TempDir()
+	notes := filepath.Join(dir, "notes")
+	compiler := func(end string) {
+		script := "#!/bin/sh\necho built >>'" + notes + "'\nwhile [ $# -gt 1 ]; do [ \"$1\" = -o ] && echo binary >\"$2\"; shift; done\n" + end
+		if err := os.WriteFile(filepath.Join(dir, "go"), []byte(script), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	t.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "cache"))
+	t.Setenv("KEYTURN_TEST_VAULT", "")
+	compiler("exit 1")
+	if _, err := vaulttest.Build(t.Context(), io.Discard); err == nil {
+		t.Error("a build that failed is taken for one")
+	}
+	if path, err := vaulttest.Find(); err == nil {
+		t.Errorf("after a build that failed there is %s", path)
+	}
+	compiler("exit 0")
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			path, err := vaulttest.Build(t.Context(), io.Discard)
+			if text, rerr := os.ReadFile(path); err != nil || rerr != nil || string(text) != "binary\n" {
+				t.Errorf("built %q, %v, %v", path, err, rerr)
+			}
+		})
+	}
+	wg.Wait()
+	if text, err := os.ReadFile(notes); err != nil || strings.Count(string(text), "built") != 2 {
+		t.Errorf("the compiler ran %d times in all, want 2 (%v)", strings.Count(string(text), "built"), err)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	ktapi "github.com/keyturn/keyturn/api"
@@ -23,8 +22,8 @@ type identity struct {
 	client *Client
 	s      *settings
 
-	mu    sync.Mutex // one signs in at a time; guards grant
-	grant grant      // of the last AppRole login
+	turn  chan struct{} // holds one value while somebody signs in, which takes calls; guards grant
+	grant grant         // of the last AppRole login
 }
 
 // grant is how long a token lives, as Vault says.
@@ -33,20 +32,24 @@ type grant struct {
 	renewable bool
 }
 
-func (s *settings) identity(c *Client) *identity { return &identity{client: c, s: s} }
+func (s *settings) identity(c *Client) *identity {
+	return &identity{client: c, s: s, turn: make(chan struct{}, 1)}
+}
 
 // signIn gets a token in place of stale, which was refused, and says whether there is a fresh one: of several callers who
 // were refused together, the first signs in.
 func (i *identity) signIn(ctx context.Context, stale string) (fresh bool, err error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
+	if err := i.lock(ctx); err != nil {
+		return false, err
+	}
+	defer i.unlock()
 	if now := i.client.api.Token(); now != stale {
 		return true, nil
 	}
 	token := i.s.token
 	switch {
 	case i.s.tokenFile != "":
-		token, err = readSecret(i.s.tokenFile, i.s.names["TOKEN_FILE"])
+		token, err = readSecret(i.s.tokenFile, i.s.names["VAULT_TOKEN_FILE"])
 	case i.s.roleID != "":
 		if stale != "" && i.lives(ctx, stale) {
 			return false, nil // it is the policy that refuses, and would refuse the next token too
@@ -60,21 +63,33 @@ func (i *identity) signIn(ctx context.Context, stale string) (fresh bool, err er
 	return token != stale, nil
 }
 
+// lock waits for its turn, no longer than ctx.
+func (i *identity) lock(ctx context.Context) error {
+	select {
+	case i.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fault.Wrap("", ctx.Err(), "signing in to Vault")
+	}
+}
+
+func (i *identity) unlock() { <-i.turn }
+
 // next is what helps somebody whose token is refused.
 func (i *identity) next() string {
 	const policy = "; the policy it needs is in docs/providers"
 	switch {
 	case i.s.tokenFile != "":
-		return "put a token that lives into the file that " + i.s.names["TOKEN_FILE"] + " names: it is read again at once" + policy
+		return "put a token that lives into the file that " + i.s.names["VAULT_TOKEN_FILE"] + " names: it is read again at once" + policy
 	case i.s.roleID != "":
 		return "give the AppRole's policy the path that is asked for" + policy
 	}
-	return "start keyturn with a token that lives in " + i.s.names["TOKEN"] + ": vault token lookup shows whether it does" + policy
+	return "start keyturn with a token that lives in " + i.s.names["VAULT_TOKEN"] + ": vault token lookup shows whether it does" + policy
 }
 
 // login signs in by AppRole. The secret id is read from its file each time, so that it can be exchanged.
 func (i *identity) login(ctx context.Context) (string, error) {
-	secret, err := readSecret(i.s.secretIDFile, i.s.names["SECRET_ID_FILE"])
+	secret, err := readSecret(i.s.secretIDFile, i.s.names["VAULT_SECRET_ID_FILE"])
 	if err != nil {
 		return "", err
 	}
@@ -86,9 +101,9 @@ func (i *identity) login(ctx context.Context) (string, error) {
 	switch code := fault.CodeOf(err); {
 	case code == ktapi.CodeInvalid || code == ktapi.CodeDenied || code == ktapi.CodeNotFound:
 		return "", fault.New(ktapi.CodeDenied, "signing in to Vault: it refuses the AppRole's role id or secret id").
-			WithNext("put a secret id that is valid into the file that " + i.s.names["SECRET_ID_FILE"] + " names, and check VAULT_ROLE_ID")
+			WithNext("put a secret id that is valid into the file that " + i.s.names["VAULT_SECRET_ID_FILE"] + " names, and check VAULT_ROLE_ID")
 	case err != nil: // Vault 1.13 answers a wrong secret id with status 500
-		return "", fault.Wrap("", err, "signing in to Vault by AppRole").WithNext("check that Vault runs, then VAULT_ROLE_ID and the secret id in the file that " + i.s.names["SECRET_ID_FILE"] + " names")
+		return "", fault.Wrap("", err, "signing in to Vault by AppRole").WithNext("check that Vault runs, then VAULT_ROLE_ID and the secret id in the file that " + i.s.names["VAULT_SECRET_ID_FILE"] + " names")
 	}
 	token, g, err := parseAuth(answer)
 	if err == nil && token == "" {

@@ -44,9 +44,11 @@ func (i *identity) keepAlive(ctx context.Context) {
 // granted is what remains of the token's life: as the login said, else as Vault says now. A token that may not look itself up
 // isn't renewed.
 func (i *identity) granted(ctx context.Context) grant {
-	i.mu.Lock()
+	if i.lock(ctx) != nil {
+		return grant{}
+	}
 	g := i.grant
-	i.mu.Unlock()
+	i.unlock()
 	if g.ttl > 0 {
 		return g
 	}

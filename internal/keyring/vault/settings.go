@@ -17,7 +17,8 @@ import (
 
 const nextAddress = "set VAULT_ADDR to the server's address: https://vault.example.org:8200"
 
-// settings is what the environment says. names gives for "ADDR" the variable that was read, for errors.
+// settings is what the environment says. names gives for "VAULT_ADDR" the variable that was read, for
+// errors: that one, or BAO_ADDR.
 type settings struct {
 	address, namespace               string
 	caCert, clientCert, clientKey    string
@@ -32,13 +33,13 @@ func readSettings(lookup func(string) (string, bool)) (*settings, error) {
 	}
 	s := &settings{names: map[string]string{}}
 	for name, into := range map[string]*string{
-		"ADDR": &s.address, "NAMESPACE": &s.namespace, "CACERT": &s.caCert, "CLIENT_CERT": &s.clientCert, "CLIENT_KEY": &s.clientKey,
-		"TOKEN": &s.token, "TOKEN_FILE": &s.tokenFile, "ROLE_ID": &s.roleID, "SECRET_ID_FILE": &s.secretIDFile, "SKIP_VERIFY": &s.skipVerify,
+		"VAULT_ADDR": &s.address, "VAULT_NAMESPACE": &s.namespace, "VAULT_CACERT": &s.caCert, "VAULT_CLIENT_CERT": &s.clientCert, "VAULT_CLIENT_KEY": &s.clientKey,
+		"VAULT_TOKEN": &s.token, "VAULT_TOKEN_FILE": &s.tokenFile, "VAULT_ROLE_ID": &s.roleID, "VAULT_SECRET_ID_FILE": &s.secretIDFile, "VAULT_SKIP_VERIFY": &s.skipVerify,
 	} {
-		s.names[name] = "VAULT_" + name
-		for _, prefix := range []string{"BAO_", "VAULT_"} {
-			if v, ok := lookup(prefix + name); ok && v != "" {
-				*into, s.names[name] = v, prefix+name
+		s.names[name] = name
+		for _, as := range []string{strings.Replace(name, "VAULT_", "BAO_", 1), name} {
+			if v, ok := lookup(as); ok && v != "" {
+				*into, s.names[name] = v, as
 				break
 			}
 		}
@@ -49,7 +50,7 @@ func readSettings(lookup func(string) (string, bool)) (*settings, error) {
 // check refuses what is missing, contradicts itself, or would be less safe than it looks.
 func (s *settings) check() error {
 	if s.skipVerify != "" {
-		return fault.New(ktapi.CodeInvalid, "signing in to Vault: "+s.names["SKIP_VERIFY"]+" is set, and certificates are always verified here").
+		return fault.New(ktapi.CodeInvalid, "signing in to Vault: "+s.names["VAULT_SKIP_VERIFY"]+" is set, and certificates are always verified here").
 			WithNext("unset it; for a private certificate authority set VAULT_CACERT to its certificate")
 	}
 	if err := s.checkAddress(); err != nil {
@@ -66,7 +67,7 @@ func (s *settings) check() error {
 			WithNext("set VAULT_TOKEN, or VAULT_TOKEN_FILE, or both VAULT_ROLE_ID and VAULT_SECRET_ID_FILE, and none of the others")
 	}
 	if !printable(s.token) {
-		return fault.New(ktapi.CodeInvalid, "signing in to Vault: what stands in "+s.names["TOKEN"]+" is no token").WithNext("set it to a token, and nothing else")
+		return fault.New(ktapi.CodeInvalid, "signing in to Vault: what stands in "+s.names["VAULT_TOKEN"]+" is no token").WithNext("set it to a token, and nothing else")
 	}
 	return nil
 }
@@ -79,7 +80,7 @@ func printable(s string) bool {
 // checkAddress: plain HTTP carries tokens and keys in clear, so it stays on this machine.
 func (s *settings) checkAddress() error {
 	bad := func(why string) error {
-		return fault.New(ktapi.CodeInvalid, "signing in to Vault: "+s.names["ADDR"]+" "+why).WithNext(nextAddress)
+		return fault.New(ktapi.CodeInvalid, "signing in to Vault: "+s.names["VAULT_ADDR"]+" "+why).WithNext(nextAddress)
 	}
 	if s.address == "" {
 		return bad("is not set")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -146,6 +147,38 @@ func TestAppRole(t *testing.T) {
 	}
 	if err := self(t, c); fault.CodeOf(err) != api.CodeUnavailable {
 		t.Errorf("after Close: %v", err)
+	}
+}
+
+// Many callers who are refused together sign in once.
+func TestOneSignsInForAll(t *testing.T) {
+	v := vaulttest.Start(t)
+	role, secretFile := appRole(t, v)
+	c := dial(t, v.Env("", "VAULT_ROLE_ID", role, "VAULT_SECRET_ID_FILE", secretFile))
+	answer, err := c.Read(t.Context(), "auth/token/lookup-self")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Do(t, "POST", "auth/token/revoke", map[string]any{"token": field(t, answer, "id")})
+	ids := make(chan string, 16)
+	var wg sync.WaitGroup
+	for range cap(ids) {
+		wg.Go(func() {
+			if answer, err := c.Read(t.Context(), "auth/token/lookup-self"); err != nil {
+				t.Error(err)
+			} else {
+				ids <- field(t, answer, "id")
+			}
+		})
+	}
+	wg.Wait()
+	close(ids)
+	tokens := map[string]bool{}
+	for id := range ids {
+		tokens[id] = true
+	}
+	if len(tokens) != 1 {
+		t.Errorf("%d tokens are in use", len(tokens))
 	}
 }
 
@@ -335,6 +368,21 @@ func TestSlowServer(t *testing.T) {
 	defer cancel()
 	if _, err := c.Read(ctx, "secret/slow"); fault.CodeOf(err) != api.CodeUnavailable {
 		t.Errorf("out of time: %v", err)
+	}
+}
+
+// Of the environment, the namespace travels; nothing else does.
+func TestNamespace(t *testing.T) {
+	got := ""
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/secret/x" {
+			got = r.Header.Get("X-Vault-Namespace")
+		}
+	}))
+	defer s.Close()
+	env := map[string]string{"VAULT_ADDR": s.URL, "VAULT_TOKEN": "t", "BAO_NAMESPACE": "team/a", "VAULT_NAMESPACE": "other"}
+	if _, err := dial(t, func(name string) (string, bool) { return env[name], env[name] != "" }).Read(t.Context(), "secret/x"); err != nil || got != "team/a" {
+		t.Errorf("the namespace is %q, %v", got, err)
 	}
 }
 
