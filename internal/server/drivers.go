@@ -9,6 +9,8 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/keyring"
+	"github.com/keyturn/keyturn/internal/keyring/awskms"
+	"github.com/keyturn/keyturn/internal/keyring/awssecrets"
 	"github.com/keyturn/keyturn/internal/keyring/env"
 	"github.com/keyturn/keyturn/internal/keyring/file"
 	"github.com/keyturn/keyturn/internal/reencrypt"
@@ -20,7 +22,12 @@ import (
 )
 
 // masterDrivers is the table of master-key providers. The scheme of a URL chooses.
-var masterDrivers = []keyring.Driver{file.Driver{}, env.Driver{}}
+var masterDrivers = []keyring.Driver{
+	file.Driver{},
+	env.Driver{},
+	awskms.Driver{},
+	awssecrets.Driver{},
+}
 
 // datasetDrivers is the table of databases whose tables can be datasets.
 var datasetDrivers = []reencrypt.Driver{reencryptpg.Driver{}, reencryptsqlite.Driver{}}
