@@ -9,6 +9,8 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/keyring"
+	"github.com/keyturn/keyturn/internal/keyring/awskms"
+	"github.com/keyturn/keyturn/internal/keyring/awssecrets"
 	"github.com/keyturn/keyturn/internal/keyring/env"
 	"github.com/keyturn/keyturn/internal/keyring/file"
 	"github.com/keyturn/keyturn/internal/keyring/vaultkv"
@@ -25,6 +27,8 @@ import (
 var masterDrivers = []keyring.Driver{
 	file.Driver{},
 	env.Driver{},
+	awskms.Driver{},
+	awssecrets.Driver{},
 	vaultkv.Driver{},
 	vaulttransit.Driver{},
 }
