@@ -6,7 +6,7 @@ LDFLAGS  := -s -w -X github.com/keyturn/keyturn/internal/buildinfo.Version=$(VER
 SOAK     ?= 10m
 FUZZTIME ?= 30s
 
-.PHONY: help build build-hsm test race lint bench soak fuzz demo deps cover advisories clean
+.PHONY: help build build-hsm test race lint bench soak fuzz demo deps vault cover advisories clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,14 +20,17 @@ build-hsm: ## the binary for master keys in an HSM (PKCS#11; needs a C compiler)
 deps: ## what the tests need from Debian (PostgreSQL, FUSE, SoftHSM); does nothing where it is there already
 	@bash scripts/test-deps.sh
 
-test: deps ## everything: lint's floor test, unit, conformance, scripts, faults at tier C (-race in the concurrent rooms)
+vault: ## the Vault server of the tests, into the user's cache; its first build takes about 8 minutes on 2 cores
+	@$(GO) run ./internal/tools/vault
+
+test: deps vault ## everything: lint's floor test, unit, conformance, scripts, faults at tier C (-race in the concurrent rooms)
 	$(GO) build ./...
 	$(GO) test -p 2 -timeout 20m ./...
 	$(GO) test -p 2 -race -timeout 20m ./internal/gate/... ./internal/keyring/... ./internal/reencrypt ./internal/authn/... .
 	CGO_ENABLED=1 $(GO) test -tags pkcs11 -p 2 -race -timeout 20m ./internal/keyring/pkcs11
 	CGO_ENABLED=1 $(GO) test -tags pkcs11 -p 2 -timeout 20m -run HSM ./internal/server ./cmd/keyturn
 
-race: deps ## the whole suite under the race detector (long)
+race: deps vault ## the whole suite under the race detector (long)
 	$(GO) test -p 2 -race -timeout 60m ./...
 
 lint: ## gofmt, vet, staticcheck, the floor test, module checksums
@@ -53,7 +56,7 @@ fuzz: ## every fuzzer for FUZZTIME=30s
 demo: ## the main job end to end on this machine, in about a minute
 	$(GO) run ./cmd/keyturn demo
 
-cover: deps ## statement coverage per room
+cover: deps vault ## statement coverage per room
 	$(GO) test -p 2 -cover ./... | grep -v 'no test files'
 
 advisories: ## which published vulnerabilities of others have a test here

@@ -14,8 +14,15 @@ import (
 func masterCommand(a *app) *cobra.Command {
 	return noun("master", "Look after the master keys that open the store",
 		`Master keys wrap the key-encryption keys. Several may be configured, and any one of them opens the store: keep one in
-another place than the others. URLs are env://NAME and file:///PATH (0600), with 32 bytes in base64, and
-pkcs11:token=LABEL;object=LABEL?module-path=/PATH for a key in an HSM.`,
+another place than the others. A URL says where:
+
+  env://NAME, file:///PATH (0600)                        32 bytes in base64
+  awskms:///ALIAS-OR-ARN?region=…                        AWS KMS wraps, its key never leaves
+  awssecretsmanager:///NAME?region=…                     a secret of 32 bytes in base64
+  vaultkv:///MOUNT/PATH?field=…                          the same, in Vault or OpenBao
+  vaulttransit:///MOUNT/KEY                              Vault or OpenBao wraps, its key never leaves
+  pkcs11:token=…;object=…?module-path=/PATH              an HSM wraps, its key never leaves
+  escrow://                                              shares that people keep, see keyturn escrow`,
 		`  keyturn master generate --out /etc/keyturn/second.key
   keyturn master add file:///etc/keyturn/second.key
   keyturn master verify`,

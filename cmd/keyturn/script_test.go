@@ -67,7 +67,7 @@ func scripts(t *testing.T, dir string, setup func(*testscript.Env) error) {
 			return setup(env)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"status": statusIs, "sql": sqlCommand, "setenv": setenvCommand, "flip": flipCommand, "await": awaitCommand, "await-held": awaitHeld, "pg": pgCommand, "moved": movedCommand, "repeat": repeatCommand,
+			"status": statusIs, "sql": sqlCommand, "setenv": setenvCommand, "flip": flipCommand, "await": awaitCommand, "await-held": awaitHeld, "pg": pgCommand, "moved": movedCommand, "repeat": repeatCommand, "vault": vaultCommand,
 		},
 		Condition: func(cond string) (bool, error) {
 			return false, fmt.Errorf("unknown condition %s", cond)

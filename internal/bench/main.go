@@ -41,6 +41,7 @@ var goals = []goal{
 	{"S1", "encrypt and decrypt over HTTP, 64 connections, durable audit", benchHTTP},
 	{"S2", "encrypt over HTTP, 1 connection", benchSingle},
 	{"S3", "batches of 100 over HTTP, 16 connections", benchBatch},
+	{"V", "encrypt over HTTP beside Vault's Transit", benchVault},
 	{"S4", "SDK envelope with a cached data key", benchEnvelope},
 	{"S5", "re-encrypting rows, nobody else writes", benchReencrypt},
 	{"S6", "re-encrypting under a concurrent load", benchUnderLoad},

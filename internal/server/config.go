@@ -12,8 +12,9 @@ type Config struct {
 	Store DSN `koanf:"store" default:"sqlite" validate:"store"`
 
 	// The master keys, by URL. Any one of them opens the store; every key-encryption key is wrapped by all. env://NAME and
-	// file:///PATH hold 32 bytes in base64; the file must be 0600. pkcs11:token=LABEL;object=LABEL?module-path=/PATH is a key in
-	// an HSM, in binaries built for it (docs/providers/pkcs11.md).
+	// file:///PATH hold 32 bytes in base64; the file must be 0600. awskms:///ALIAS-OR-ARN and awssecretsmanager:///NAME are keys
+	// in AWS, vaultkv:///MOUNT/PATH and vaulttransit:///MOUNT/KEY in Vault or OpenBao, pkcs11:token=LABEL;object=LABEL?module-path=/PATH
+	// in an HSM, and escrow:// is one whose shares people keep. docs/providers has a page for each.
 	MasterKeys []string `koanf:"masterKeys" default:"" validate:"min=1,dive,master"`
 
 	// Where to listen: https://HOST:PORT, http://HOST:PORT on loopback addresses only, unix:///PATH. The socket keyturn.sock

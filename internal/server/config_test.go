@@ -101,7 +101,7 @@ func TestConfigRefuses(t *testing.T) {
 		"twice":                 {yaml: "environment: CANARY\nenvironment: CANARY\n", want: []string{"appears twice"}},
 		"no master key":         {yaml: "masterKeys: []\n", want: []string{"`masterKeys`", "at least 1"}},
 		"master key pasted":     {yaml: "masterKeys: [\"CANARY\"]\n", want: []string{"`masterKeys[0]`", "URL of a master key"}},
-		"unknown scheme":        {yaml: "masterKeys: [\"awskms:///CANARY\"]\n", want: []string{"`masterKeys[0]`"}},
+		"unknown scheme":        {yaml: "masterKeys: [\"azurekv:///CANARY\"]\n", want: []string{"`masterKeys[0]`"}},
 		"unknown store":         {yaml: minimal + "store: mysql://u:CANARY@h/d\n", want: []string{"`store` must be sqlite"}},
 		"relative SQLite path":  {yaml: minimal + "store: sqlite://CANARY/x\n", want: []string{"`store`"}},
 		"plain HTTP abroad":     {yaml: minimal + "listen: http://0.0.0.0:80\n", want: []string{"`listen[0]`", "loopback"}},

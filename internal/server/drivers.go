@@ -9,9 +9,13 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/keyring"
+	"github.com/keyturn/keyturn/internal/keyring/awskms"
+	"github.com/keyturn/keyturn/internal/keyring/awssecrets"
 	"github.com/keyturn/keyturn/internal/keyring/env"
 	"github.com/keyturn/keyturn/internal/keyring/file"
 	"github.com/keyturn/keyturn/internal/keyring/pkcs11"
+	"github.com/keyturn/keyturn/internal/keyring/vaultkv"
+	"github.com/keyturn/keyturn/internal/keyring/vaulttransit"
 	"github.com/keyturn/keyturn/internal/reencrypt"
 	reencryptpg "github.com/keyturn/keyturn/internal/reencrypt/postgres"
 	reencryptsqlite "github.com/keyturn/keyturn/internal/reencrypt/sqlite"
@@ -25,6 +29,10 @@ var masterDrivers = []keyring.Driver{
 	file.Driver{},
 	env.Driver{},
 	pkcs11.New(),
+	awskms.Driver{},
+	awssecrets.Driver{},
+	vaultkv.Driver{},
+	vaulttransit.Driver{},
 }
 
 // datasetDrivers is the table of databases whose tables can be datasets.

@@ -27,7 +27,7 @@ var rules = map[string]func(text string) bool{
 // ruleTexts says what each rule wants, for people.
 var ruleTexts = map[string]string{
 	"store":         "must be sqlite, sqlite:///PATH or postgres://USER@HOST/DATABASE",
-	"master":        "must be the URL of a master key: env://NAME, file:///PATH or pkcs11:token=LABEL;object=LABEL?module-path=/PATH",
+	"master":        "must be the URL of a master key: env://NAME, file:///PATH, awskms:///…, awssecretsmanager:///…, vaultkv:///…, vaulttransit:///…, pkcs11:… or escrow://",
 	"listen":        "must be https://HOST:PORT, unix:///PATH, or http://HOST:PORT with a loopback address",
 	"loopback":      "must be HOST:PORT with a loopback address",
 	"required":      "is missing",

@@ -76,7 +76,7 @@ type toy struct {
 }
 
 func openToy(ctx context.Context, base, key, broken string) (keyring.MasterKey, error) {
-	k := &toy{base: base, key: key, broken: broken, client: remote.Client()}
+	k := &toy{base: base, key: key, broken: broken, client: remote.Client(time.Second)}
 	if broken == "follows redirects" {
 		k.client.CheckRedirect = nil
 	}
