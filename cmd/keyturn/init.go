@@ -56,6 +56,6 @@ in the store opens.`,
 		},
 	}
 	cmd.Flags().StringVar(&store, "store", "", "keep the store at this `URL`: sqlite (default), or postgres://USER@HOST/DATABASE")
-	cmd.Flags().StringVar(&master, "master-key", "", "use the master key at this `URL`: env://NAME or file:///PATH")
+	cmd.Flags().StringVar(&master, "master-key", "", "use the master key at this `URL`: env://NAME, file:///PATH or another provider's (docs/providers)")
 	return cmd
 }

@@ -12,7 +12,8 @@ import (
 func masterCommand(a *app) *cobra.Command {
 	return noun("master", "Look after the master keys that open the store",
 		`Master keys wrap the key-encryption keys. Several may be configured, and any one of them opens the store: keep one in
-another place than the others. URLs are env://NAME and file:///PATH (0600), with 32 bytes in base64.`,
+another place than the others. URLs are env://NAME and file:///PATH (0600), with 32 bytes in base64, or those of another
+provider (docs/providers), such as awskms:///alias/NAME?region=REGION.`,
 		`  keyturn master generate --out /etc/keyturn/second.key
   keyturn master add file:///etc/keyturn/second.key
   keyturn master verify`,
@@ -80,7 +81,7 @@ func masterAdd(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "add URL", Short: "Wrap every key-encryption key under one more master key",
 		Long:    "Wraps every key-encryption key under one more master key and writes it into keyturn.yaml. The URL is opened where the\nstore is: on a server, by the server.",
-		Example: "  keyturn master add file:///mnt/safe/second.key\n  keyturn master add env://KEYTURN_MASTER_KEY_2",
+		Example: "  keyturn master add file:///mnt/safe/second.key\n  keyturn master add env://KEYTURN_MASTER_KEY_2\n  keyturn master add 'awskms:///alias/keyturn?region=us-east-1'",
 		Args:    args("URL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(s *store) error {

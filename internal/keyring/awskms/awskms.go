@@ -48,11 +48,11 @@ type Driver struct {
 // What a key is called, by its users and in answers. The letters need no escaping in a URL.
 const (
 	idForm = `(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|mrk-[0-9a-f-]{32,36})`
-	arForm = `arn:aws[a-z-]{0,16}:kms:[a-z0-9-]{1,40}:[0-9]{12}:`
+	arForm = `arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:`
 )
 
 var (
-	nameForm  = regexp.MustCompile(`^(?:` + idForm + `|(?:` + arForm + `)?alias/[A-Za-z0-9/_-]{1,250}|` + arForm + `key/` + idForm + `)$`)
+	nameForm  = regexp.MustCompile(`^(?:` + idForm + `|(?:` + arForm + `)?alias/[A-Za-z0-9/_-]+|` + arForm + `key/` + idForm + `)$`)
 	keyARN    = regexp.MustCompile(`^` + arForm + `key/` + idForm + `$`)
 	mrkRegion = regexp.MustCompile(`:kms:[a-z0-9-]+:([0-9]{12}:key/mrk-)`)
 )

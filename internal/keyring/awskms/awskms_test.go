@@ -110,7 +110,7 @@ func TestURLsAreRefused(t *testing.T) {
 	const canary = "MDEyMzQ1Njc4OWFi"
 	for _, url := range []string{
 		"awskms:///", "awskms://", "awskms:alias/one", "awskms://alias/one?region=us-east-1", "awskms:///one?region=us-east-1", "awskms:////alias/one?region=us-east-1",
-		"awskms:///alias/?region=us-east-1", "awskms:///alias/one two?region=us-east-1", "awskms:///alias/" + strings.Repeat("a", 251) + "?region=us-east-1",
+		"awskms:///alias/?region=us-east-1", "awskms:///alias/one two?region=us-east-1", "awskms:///alias/" + strings.Repeat("a", 640) + "?region=us-east-1",
 		"awskms:///" + canary + "?region=us-east-1", "awskms:///alias/one?region=" + canary, "awskms:///alias/one?region=evil.example.org/", "awskms:///alias/one?region=us-east-1@evil.org",
 		"awskms:///alias/one?region=", "awskms:///alias/one?region=us-east-1&region=us-east-2", "awskms:///alias/one?regoin=us-east-1", "awskms:///alias/one?region=us-east-1&field=x",
 		"awskms:///alias/one?region=us-east-1&endpoint=https://evil.example.org", "awskms:///alias/one?Endpoint_url=https://evil.example.org", "awskms:///alias/one?region=us-east-1;x",
