@@ -120,12 +120,8 @@ func answers(arn, name, region string) bool {
 
 // usable refuses a key that would not wrap now.
 func usable(m *types.KeyMetadata, doing string) error {
-	spec := m.KeySpec
-	if spec == "" { // older servers
-		spec = types.KeySpec(m.CustomerMasterKeySpec) //nolint:staticcheck // deprecated, and all that they send
-	}
 	switch {
-	case spec != types.KeySpecSymmetricDefault || m.KeyUsage != types.KeyUsageTypeEncryptDecrypt:
+	case m.KeySpec != types.KeySpecSymmetricDefault || m.KeyUsage != types.KeyUsageTypeEncryptDecrypt:
 		return fault.New(api.CodeInvalid, doing+": the key isn't one for symmetric encryption and decryption").
 			WithNext("make one: aws kms create-key (its defaults are right)")
 	case m.KeyState == types.KeyStateUnavailable || m.KeyState == types.KeyStateCreating || m.KeyState == types.KeyStateUpdating:

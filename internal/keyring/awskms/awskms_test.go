@@ -206,7 +206,6 @@ func TestRecordedDescriptions(t *testing.T) {
 		want             api.Code
 	}{
 		"enabled":                    {"describe", "awskms:///" + oneARN, oneARN, nil, ""},
-		"an older server":            {"describe", "awskms:///" + oneARN, oneARN, map[string]any{"KeySpec": nil}, ""},
 		"pending import":             {"describe pending import", "awskms:///" + oneARN, oneARN, nil, api.CodeWrongState},
 		"disabled":                   {"describe", "awskms:///" + oneARN, oneARN, map[string]any{"KeyState": "Disabled"}, api.CodeWrongState},
 		"pending deletion":           {"describe", "awskms:///" + oneARN, oneARN, map[string]any{"KeyState": "PendingDeletion"}, api.CodeWrongState},
