@@ -109,7 +109,7 @@ func masterAdd(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "add URL", Short: "Wrap every key-encryption key under one more master key",
 		Long:    "Wraps every key-encryption key under one more master key and writes it into keyturn.yaml. The URL is opened where the\nstore is: on a server, by the server.",
-		Example: "  keyturn master add file:///mnt/safe/second.key\n  keyturn master add env://KEYTURN_MASTER_KEY_2",
+		Example: "  keyturn master add file:///mnt/safe/second.key\n  keyturn master add env://KEYTURN_MASTER_KEY_2\n  keyturn master add 'awskms:///alias/keyturn?region=us-east-1'",
 		Args:    args("URL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(s *store) error {

@@ -76,7 +76,7 @@ func (s *Service) AddMaster(ctx context.Context, c *access.Caller, in api.Master
 		}
 		added, err := s.cfg.Masters.Open(ctx, in.URL)
 		if err != nil {
-			return nil, "", notOpened(in.URL, err)
+			return nil, "", notOpened(c, in.URL, err)
 		}
 		for _, m := range now {
 			if m.ID() == added.ID() || m.URL() == added.URL() {
@@ -108,7 +108,8 @@ func (s *Service) RemoveMaster(ctx context.Context, c *access.Caller, in api.Mas
 }
 
 // nameable keeps callers over the network from asking which files and variables there are on this machine, and from having
-// it load a library, which is code (pkcs11): those are named by callers on it, unless the configuration names them anyway.
+// it load a library, which is code (pkcs11): those are named by callers on it, unless the configuration names them anyway. Keys of other
+// providers may be named, as their URLs carry no credential and no address.
 func nameable(c *access.Caller, url string, now []keyring.MasterKey) error {
 	scheme, _, _ := strings.Cut(url, ":") // as keyring.DriverFor does
 	here := scheme == "file" || scheme == "env" || scheme == "pkcs11"
@@ -120,13 +121,18 @@ func nameable(c *access.Caller, url string, now []keyring.MasterKey) error {
 }
 
 // notOpened is why a new master key can't be opened. Where no file or variable is, the cause is left out: it quotes the URL,
-// and who pastes a key in its place names nothing that is.
-func notOpened(url string, err error) error {
+// and who pastes a key in its place names nothing that is. Over the network every reason is the same: the server asks with
+// its own credentials, and what it was told (no such secret, no right to it, no key in it) would be told on to who has none.
+func notOpened(c *access.Caller, url string, err error) error {
+	if !c.Local() && fault.FieldOf(err) != keyring.FieldURL && fault.CodeOf(err) != api.CodeCancelled {
+		return fault.New(api.CodeUnavailable, "adding a master key: the server can't use what the URL names").WithField("url").
+			WithNext("run the command on the server's machine, where it is told why")
+	}
 	scheme, _, _ := strings.Cut(url, ":")
 	quoted := scheme == "file" || scheme == "env"
 	if code := fault.CodeOf(err); quoted && (code == api.CodeNotFound || code == api.CodeUnavailable) {
 		return fault.New(code, "adding a master key: what the URL names can't be found or read").WithField("url").
-			WithNext("check the URL: file:///path/to/key, or env://NAME of a variable of the server; keyturn master generate makes a key")
+			WithNext("check the URL: file:///path/to/key, env://NAME of a variable of the server, or what the page of another provider says; keyturn master generate makes a key")
 	}
 	return fault.Wrap("", err, "adding a master key")
 }

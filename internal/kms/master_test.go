@@ -227,3 +227,22 @@ func TestMastersOfThisMachineAreNamedOnIt(t *testing.T) {
 		t.Errorf("it is quoted: %v, %s", err, h.lastEvent().raw)
 	}
 }
+
+// The server asks a provider with its own credentials. A caller over the network learns from that whether the key was
+// added, and nothing else about what there is in the provider's account; one on the machine is told.
+func TestProvidersAreNoOracle(t *testing.T) {
+	h := newHouse(t, options{})
+	const url = "awskms:///alias/somebody-elses?region=us-east-1"
+	remotely := map[string]bool{}
+	for _, code := range []api.Code{api.CodeNotFound, api.CodeDenied, api.CodeWrongState, api.CodeIntegrity, api.CodeInvalid, api.CodeUnavailable} {
+		h.config.openErr = fault.Newf(code, "opening master key %s: because", url)
+		_, err := h.svc.AddMaster(t.Context(), owner(), api.MasterKeyRequest{URL: url})
+		wants(t, err, api.CodeUnavailable, "url")
+		remotely[err.Error()+fault.NextOf(err)] = true
+		_, err = h.svc.AddMaster(t.Context(), here(), api.MasterKeyRequest{URL: url})
+		wants(t, err, code, fault.FieldOf(err))
+	}
+	if len(remotely) != 1 {
+		t.Errorf("told over the network: %v", remotely)
+	}
+}

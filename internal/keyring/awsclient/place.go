@@ -22,6 +22,10 @@ type Place struct {
 // regionForm keeps a region from being part of a host name of somebody's choice.
 var regionForm = regexp.MustCompile(`^[a-z]{2,8}(-[a-z]{2,16}){1,3}-[0-9]{1,2}$`)
 
+// maxName is more than the longest name in its ARN takes, in bytes. Not in the forms, as counted repetitions would make them
+// large, and every command of keyturn compiles them at its start.
+const maxName = 640
+
 // Parse reads SCHEME:///NAME?region=REGION. The name must have the form, whose letters need no escaping in a URL; an
 // ARN's region is its own. params are other parameters that the driver knows.
 func Parse(raw, scheme string, form *regexp.Regexp, params ...string) (Place, error) {
@@ -44,7 +48,7 @@ func Parse(raw, scheme string, form *regexp.Regexp, params ...string) (Place, er
 		}
 	}
 	p := Place{Name: strings.TrimPrefix(u.Path, "/"), Region: q.Get("region"), Field: q.Get("field"), scheme: scheme}
-	if u.Opaque != "" || u.Host != "" || !form.MatchString(p.Name) {
+	if u.Opaque != "" || u.Host != "" || len(p.Name) > maxName || !form.MatchString(p.Name) {
 		return Place{}, badPlace("what stands after the third slash has another form", scheme)
 	}
 	if p.Region != "" && !regionForm.MatchString(p.Region) {

@@ -48,11 +48,11 @@ type Driver struct {
 // What a key is called, by its users and in answers. The letters need no escaping in a URL.
 const (
 	idForm = `(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|mrk-[0-9a-f-]{32,36})`
-	arForm = `arn:aws[a-z-]{0,16}:kms:[a-z0-9-]{1,40}:[0-9]{12}:`
+	arForm = `arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:`
 )
 
 var (
-	nameForm  = regexp.MustCompile(`^(?:` + idForm + `|(?:` + arForm + `)?alias/[A-Za-z0-9/_-]{1,250}|` + arForm + `key/` + idForm + `)$`)
+	nameForm  = regexp.MustCompile(`^(?:` + idForm + `|(?:` + arForm + `)?alias/[A-Za-z0-9/_-]+|` + arForm + `key/` + idForm + `)$`)
 	keyARN    = regexp.MustCompile(`^` + arForm + `key/` + idForm + `$`)
 	mrkRegion = regexp.MustCompile(`:kms:[a-z0-9-]+:([0-9]{12}:key/mrk-)`)
 )
@@ -120,12 +120,8 @@ func answers(arn, name, region string) bool {
 
 // usable refuses a key that would not wrap now.
 func usable(m *types.KeyMetadata, doing string) error {
-	spec := m.KeySpec
-	if spec == "" { // older servers
-		spec = types.KeySpec(m.CustomerMasterKeySpec) //nolint:staticcheck // deprecated, and all that they send
-	}
 	switch {
-	case spec != types.KeySpecSymmetricDefault || m.KeyUsage != types.KeyUsageTypeEncryptDecrypt:
+	case m.KeySpec != types.KeySpecSymmetricDefault || m.KeyUsage != types.KeyUsageTypeEncryptDecrypt:
 		return fault.New(api.CodeInvalid, doing+": the key isn't one for symmetric encryption and decryption").
 			WithNext("make one: aws kms create-key (its defaults are right)")
 	case m.KeyState == types.KeyStateUnavailable || m.KeyState == types.KeyStateCreating || m.KeyState == types.KeyStateUpdating:

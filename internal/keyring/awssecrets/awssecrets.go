@@ -53,8 +53,8 @@ type Driver struct {
 
 // What a secret and a field are called. The letters of a name need no escaping in a URL.
 var (
-	nameForm  = regexp.MustCompile(`^(?:[A-Za-z0-9/_+=.@!-]{1,512}|arn:aws[a-z-]{0,16}:secretsmanager:[a-z0-9-]{1,40}:[0-9]{12}:secret:[A-Za-z0-9/_+=.@!-]{1,519})$`)
-	fieldForm = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,128}$`)
+	nameForm  = regexp.MustCompile(`^(?:[A-Za-z0-9/_+=.@!-]+|arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@!-]+)$`)
+	fieldForm = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
 )
 
 // Scheme is "awssecretsmanager".
@@ -91,7 +91,7 @@ func (d Driver) with(ctx context.Context, raw, verb string, f func(context.Conte
 	if err != nil {
 		return err
 	}
-	if place.Field != "" && !fieldForm.MatchString(place.Field) {
+	if place.Field != "" && (len(place.Field) > 128 || !fieldForm.MatchString(place.Field)) {
 		return fault.New(api.CodeInvalid, "reading a master key's URL: the name of the field has another form").
 			WithField(keyring.FieldURL).WithNext("name a member of the secret's JSON object: letters, digits, _ . -")
 	}

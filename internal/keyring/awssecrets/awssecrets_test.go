@@ -202,7 +202,7 @@ func TestURLsAreRefused(t *testing.T) {
 	mototest.Env(t)
 	for _, rest := range []string{
 		":///", "://", ":one", "://one?region=us-east-1", ":///one two?region=us-east-1", ":///one", ":///one?region=", ":///one?region=canary", ":///one?region=us-east-1&x=y",
-		":///one?region=us-east-1&endpoint=https://evil.org", ":///one?field=a%20b&region=us-east-1", ":///one?field=%22&region=us-east-1", ":///" + strings.Repeat("a", 513) + "?region=us-east-1",
+		":///one?region=us-east-1&endpoint=https://evil.org", ":///one?field=a%20b&region=us-east-1", ":///one?field=%22&region=us-east-1", ":///" + strings.Repeat("a", 641) + "?region=us-east-1",
 		":///" + arnOf("x") + "?region=us-east-2", ":///arn:aws:kms:us-east-1:111111111111:secret:x-AbCdEf",
 	} {
 		for name, err := range map[string]error{
