@@ -10,6 +10,9 @@ import (
 	"github.com/keyturn/keyturn/internal/material"
 )
 
+// EscrowURL is the only URL of an escrow key: a store has one, and no URL says where people keep their shares.
+const EscrowURL = "escrow://"
+
 // bringShares is the next step of a store that only its escrow key can open.
 const bringShares = "bring the shares together: keyturn escrow combine --share-file FILE … --out FILE, then name that file in the place of the lost master key: file:///FILE"
 

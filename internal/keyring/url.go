@@ -76,7 +76,7 @@ const FieldURL = "masterKeys"
 
 func badURL(why string) *fault.Error {
 	return fault.New(api.CodeInvalid, "reading a master key's URL: "+why).WithField(FieldURL).
-		WithNext("write file:///path/to/key or env://NAME")
+		WithNext("write file:///path/to/key, env://NAME or escrow://")
 }
 
 // unopened stands for a configured master key that could not be opened.

@@ -12,7 +12,8 @@ type Config struct {
 	Store DSN `koanf:"store" default:"sqlite" validate:"store"`
 
 	// The master keys, by URL. Any one of them opens the store; every key-encryption key is wrapped by all. env://NAME and
-	// file:///PATH hold 32 bytes in base64; the file must be 0600.
+	// file:///PATH hold 32 bytes in base64; the file must be 0600. escrow:// stands for shares that people keep: it opens
+	// nothing by itself, and `keyturn escrow split` adds it.
 	MasterKeys []string `koanf:"masterKeys" default:"" validate:"min=1,dive,master"`
 
 	// Where to listen: https://HOST:PORT, http://HOST:PORT on loopback addresses only, unix:///PATH. The socket keyturn.sock

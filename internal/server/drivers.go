@@ -10,6 +10,7 @@ import (
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/keyring"
 	"github.com/keyturn/keyturn/internal/keyring/env"
+	"github.com/keyturn/keyturn/internal/keyring/escrow"
 	"github.com/keyturn/keyturn/internal/keyring/file"
 	"github.com/keyturn/keyturn/internal/reencrypt"
 	reencryptpg "github.com/keyturn/keyturn/internal/reencrypt/postgres"
@@ -20,7 +21,7 @@ import (
 )
 
 // masterDrivers is the table of master-key providers. The scheme of a URL chooses.
-var masterDrivers = []keyring.Driver{file.Driver{}, env.Driver{}}
+var masterDrivers = []keyring.Driver{file.Driver{}, env.Driver{}, escrow.Driver{}}
 
 // datasetDrivers is the table of databases whose tables can be datasets.
 var datasetDrivers = []reencrypt.Driver{reencryptpg.Driver{}, reencryptsqlite.Driver{}}

@@ -23,7 +23,7 @@ var rules = map[string]func(text string) bool{
 // ruleTexts says what each rule wants, for people.
 var ruleTexts = map[string]string{
 	"store":         "must be sqlite, sqlite:///PATH or postgres://USER@HOST/DATABASE",
-	"master":        "must be the URL of a master key: env://NAME or file:///PATH",
+	"master":        "must be the URL of a master key: env://NAME, file:///PATH or escrow://",
 	"listen":        "must be https://HOST:PORT, unix:///PATH, or http://HOST:PORT with a loopback address",
 	"loopback":      "must be HOST:PORT with a loopback address",
 	"required":      "is missing",

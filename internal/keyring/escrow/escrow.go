@@ -21,9 +21,6 @@ import (
 	"github.com/keyturn/keyturn/internal/material"
 )
 
-// URL is the only one of this provider: a store has one escrow key, and nothing says where people keep its shares.
-const URL = "escrow://"
-
 // provider is what `master list` calls it.
 const provider = "escrow"
 
@@ -42,9 +39,9 @@ func (Driver) Open(_ context.Context, raw string) (keyring.MasterKey, error) {
 	if _, err := keyring.ParseURL(raw, "escrow"); err != nil {
 		return nil, err
 	}
-	if raw != URL {
+	if raw != keyring.EscrowURL {
 		return nil, fault.New(api.CodeInvalid, "reading a master key's URL: nothing stands after escrow://").
-			WithField(keyring.FieldURL).WithNext("write " + URL)
+			WithField(keyring.FieldURL).WithNext("write " + keyring.EscrowURL)
 	}
 	return &Key{why: errDetached}, nil
 }
@@ -59,7 +56,7 @@ type Key struct {
 var _ keyring.Attacher = (*Key)(nil)
 
 // URL is escrow://.
-func (k *Key) URL() string { return URL }
+func (k *Key) URL() string { return keyring.EscrowURL }
 
 // Provider is "escrow".
 func (k *Key) Provider() string { return provider }
@@ -78,7 +75,7 @@ func (k *Key) ID() string {
 
 // Attach implements keyring.Attacher.
 func (k *Key) Attach(m *material.Bytes) error {
-	held, err := keyring.Hold(URL, provider, m)
+	held, err := keyring.Hold(keyring.EscrowURL, provider, m)
 	if err != nil {
 		return err
 	}
