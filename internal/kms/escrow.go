@@ -13,6 +13,7 @@ import (
 	"github.com/keyturn/keyturn/internal/gate"
 	"github.com/keyturn/keyturn/internal/keyring"
 	"github.com/keyturn/keyturn/internal/keys"
+	"github.com/keyturn/keyturn/internal/material"
 	"github.com/keyturn/keyturn/internal/store"
 )
 
@@ -63,6 +64,9 @@ type split struct {
 
 // split makes a new set in memory.
 func (s *Service) split(ctx context.Context, in api.SplitEscrowRequest, now []keyring.MasterKey) (made split, err error) {
+	if err := material.CheckSplit(in.Threshold, in.Shares); err != nil {
+		return made, err
+	}
 	before, err := s.storedEscrow(ctx)
 	if err != nil {
 		return made, err
