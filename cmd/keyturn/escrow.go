@@ -162,11 +162,11 @@ func escrowCombine(a *app) *cobra.Command {
 	var out string
 	return withFlags(&cobra.Command{
 		Use: "combine", Short: "Put enough shares together: the master key, in a new file",
-		Long: `Puts shares together and writes the master key that they give into a new file (0600), in the form that file:// reads. It needs no
-store and no server, and proves by a commitment in every share that the key is the right one.
+		Long: `Puts shares together and writes the master key that they give into a new file (0600), in the form that file:// reads. It needs
+no store and no server, and proves by a commitment in every share that the key is the right one.
 
-Whoever has that file and a copy of the store opens everything. Name it in masterKeys, move the store to another master key, make
-new shares, and delete the file: docs/runbooks/lost-master-key.md goes through it.`,
+Whoever has that file and a copy of the store opens everything. Name it in masterKeys, move the store to another master key,
+make new shares, and delete the file: docs/runbooks/lost-master-key.md goes through it.`,
 		Example: `  keyturn escrow combine --share-file anna.txt --share-file ben.txt --share-file chris.txt --out /etc/keyturn/recovered.key
   KEYTURN_MASTER_KEYS=file:///etc/keyturn/recovered.key keyturn doctor`,
 		Args: args(),

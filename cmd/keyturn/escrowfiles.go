@@ -41,7 +41,8 @@ func reserveShares(dir string, n int) (_ *shareFiles, err error) {
 		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
 			s.close()
-			return nil, fileFault(err, "making share file "+name, "out")
+			return nil, fault.Wrap("", fileFault(err, "making share file "+name, "out"), "making escrow shares").
+				WithField("out").WithNext("name another directory: shares are never overwritten")
 		}
 		s.names, s.open = append(s.names, name), append(s.open, f)
 	}

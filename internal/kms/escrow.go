@@ -109,7 +109,7 @@ func (s *Service) splittable(ctx context.Context, others []keyring.MasterKey, co
 func (m split) answer(rewrapped int) api.EscrowShares {
 	out := api.EscrowShares{Set: m.shares.Set, Threshold: m.change.put.Threshold, Rewrapped: rewrapped, Shares: []api.EscrowShare{}}
 	for _, share := range m.shares.Shares {
-		out.Shares = append(out.Shares, api.EscrowShare{Index: share.Index, Text: share.AppendText(nil)})
+		out.Shares = append(out.Shares, api.EscrowShare{Index: share.Index, Text: share.AppendText(make([]byte, 0, keyring.MaxShareText))})
 	}
 	return out
 }
