@@ -209,7 +209,7 @@ func Opens(m MasterKey) bool { return m.Kind() != Escrow }
 func (r *Ring) wrapKEK(ctx context.Context, rec keys.KEK, m *material.Bytes, masters []MasterKey) ([]keys.Wrapping, error) {
 	if !slices.ContainsFunc(masters, Opens) {
 		return nil, fault.New(api.CodeInUse, "wrapping the key-encryption keys: without a master key beside escrow nothing would open the store again").
-			WithField(FieldURL).WithNext("add another master key before removing the last one")
+			WithField(FieldURL).WithNext("add another master key before removing the last one; a new store begins with another one, too")
 	}
 	b := r.kekBinding(rec)
 	var wrappings []keys.Wrapping

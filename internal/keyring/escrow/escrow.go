@@ -5,7 +5,7 @@
 // A running store needs the key too, to wrap new key-encryption keys under it and to prove that all of them open with
 // it. So the store keeps it sealed under its own KEK for recovery, and the ring attaches it once another master key has
 // opened the store ([keyring.Ring.Attach]). Until then, and in a store of which no shares were made, the key of this
-// driver answers every call with an error that says what to do. docs/decisions/0008 has the reasons.
+// driver answers every call with an error that says what to do. docs/decisions has the reasons.
 //
 //	k, err := escrow.Driver{}.Open(ctx, "escrow://")       // k.ID() == ""
 //	err = ring.Attach(ctx, k.(keyring.Attacher), set, sealed)
