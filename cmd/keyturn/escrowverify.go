@@ -40,8 +40,8 @@ func escrowVerify(a *app) *cobra.Command {
 	return withFlags(&cobra.Command{
 		Use: "verify", Short: "Prove that shares are whole, of one set, enough, and give its key",
 		Long: `Checks the sum of every share, puts the shares together and proves the key that they give, on this machine alone. Where a
-store can be asked, it also compares their set with the store's. No share ever leaves the command. With --record the store notes,
-and its audit log shows, that enough shares were seen: 'keyturn doctor' warns when nobody has shown that for a year.`,
+store can be asked, it also compares their set with the store's. No share ever leaves the command. With --record the store
+notes, and its audit log shows, that enough shares were seen: 'keyturn doctor' warns when nobody has shown that for a year.`,
 		Example: "  keyturn escrow verify --share-file anna.txt --share-file ben.txt --share-file chris.txt --record",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
