@@ -65,6 +65,9 @@ func (r *Ring) Attach(ctx context.Context, a Attacher, set string, sealed []byte
 	if id, err := fingerprintOf(m); err != nil || id != set {
 		return fault.New(api.CodeIntegrity, "opening the escrow key: it isn't the one of its set").WithNext(freshShares)
 	}
+	if a.ID() == set {
+		return nil // proven when it was attached
+	}
 	held, err := Hold(a.URL(), a.Provider(), m.Clone())
 	if err != nil {
 		return err
@@ -72,9 +75,6 @@ func (r *Ring) Attach(ctx context.Context, a Attacher, set string, sealed []byte
 	defer held.Close()
 	if err := r.proves(ctx, held); err != nil {
 		return fault.Wrap("", err, "proving the escrow key").WithNext(freshShares)
-	}
-	if a.ID() == set {
-		return nil
 	}
 	return a.Attach(m.Clone())
 }

@@ -124,7 +124,7 @@ func (e escrowChange) apply(ctx context.Context, tx store.Tx, ev *audit.Event, r
 }
 
 // attachEscrow gives the escrow key among masters, if there is one, its bytes out of the store as it is now, or the reason
-// why it has none. That costs a few microseconds for each key-encryption key, and no network.
+// why it has none. That asks no network; the first time for a set it costs some microseconds for each key-encryption key.
 func (s *Service) attachEscrow(ctx context.Context, masters []keyring.MasterKey) {
 	for _, m := range masters {
 		a, ok := m.(keyring.Attacher)

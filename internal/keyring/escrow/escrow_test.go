@@ -14,7 +14,7 @@ import (
 	"github.com/keyturn/keyturn/internal/material"
 )
 
-func open(t *testing.T) keyring.Attacher {
+func open(t testing.TB) keyring.Attacher {
 	t.Helper()
 	k, err := escrow.Driver{}.Open(t.Context(), "escrow://")
 	if err != nil {
