@@ -83,8 +83,13 @@ func (k *Key) Attach(m *material.Bytes) error {
 	return nil
 }
 
-// Detach implements keyring.Attacher.
-func (k *Key) Detach(why error) { k.set(nil, why) }
+// Detach implements keyring.Attacher. Without a reason it answers as before anything was attached.
+func (k *Key) Detach(why error) {
+	if why == nil {
+		why = errDetached
+	}
+	k.set(nil, why)
+}
 
 // set replaces the attached key and forgets the one before. Who is wrapping under that one just now gets an error.
 func (k *Key) set(held keyring.MasterKey, why error) {

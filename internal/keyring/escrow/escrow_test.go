@@ -89,6 +89,8 @@ func TestDetached(t *testing.T) {
 	}
 	k.Detach(fault.New(api.CodeWrongState, "no shares").WithNext("make some"))
 	fails(api.CodeWrongState)
+	k.Detach(nil)
+	fails(api.CodeUnavailable)
 }
 
 func TestEscrowURL(t *testing.T) {
