@@ -47,7 +47,7 @@ bench: build ## goals S1-S10 of docs/performance.md, each beside its reference i
 
 soak: deps ## the fault campaigns at tier N, for SOAK=10m (each prints its seed, what it tried and what it found)
 	set -o pipefail; KEYTURN_SOAK=$(SOAK) $(GO) test -count=1 -p 1 -timeout 0 -v -run 'Campaign|PowerCuts|FullDisk|Torture|Killed|EveryFailpoint|EveryStoreFailure' \
-		./internal/soak ./internal/faulttest/... ./internal/envelope ./internal/kms ./internal/runner ./internal/reencrypt/... 2>&1 \
+		./internal/soak ./internal/faulttest/... ./internal/envelope ./internal/material ./internal/kms ./internal/runner ./internal/reencrypt/... 2>&1 \
 		| grep -E '^(campaign|--- |ok|FAIL|panic)|_test.go:' | tee soak.log
 
 fuzz: ## every fuzzer for FUZZTIME=30s

@@ -123,6 +123,12 @@ func TestEveryRoute(t *testing.T) {
 			_, err := c.RotateMasterKeys(ctx, api.RotateMasterRequest{KEKs: true})
 			return err
 		}},
+		{"GET /v1/master-keys/escrow", "", func(c *Client) error { _, err := c.Escrow(ctx); return err }},
+		{"POST /v1/master-keys/escrow", `{"shares":5,"threshold":3}`, func(c *Client) error {
+			_, err := c.SplitEscrow(ctx, api.SplitEscrowRequest{Shares: 5, Threshold: 3})
+			return err
+		}},
+		{"POST /v1/master-keys/escrow/verified", `{"set":"x"}`, func(c *Client) error { _, err := c.EscrowVerified(ctx, "x"); return err }},
 		{"POST /v1/master-keys/verify", "", func(c *Client) error { _, err := c.VerifyMasterKeys(ctx); return err }},
 		{"POST /v1/datasets", `{"name":"p","table":"t","columns":{"ssn":"phi"}}`, func(c *Client) error {
 			_, err := c.AddDataset(ctx, api.AddDatasetRequest{Name: "p", Table: "t", Columns: map[string]string{"ssn": "phi"}})

@@ -43,6 +43,24 @@ func (c *Client) VerifyMasterKeys(ctx context.Context) (api.MasterKeyList, error
 	return compute[api.MasterKeyList](ctx, c, route("master-keys", "verify"), nil)
 }
 
+// Escrow is the store's set of escrow shares. Codes: not_found when none were made. Needs master.read.
+func (c *Client) Escrow(ctx context.Context) (api.Escrow, error) {
+	return read[api.Escrow](ctx, c, route("master-keys", "escrow"))
+}
+
+// SplitEscrow makes a new set of escrow shares: their texts are in the answer this once and nowhere else, so write them to
+// disk before anything else, and wipe them. The shares of the set before open nothing any more. Needs master.escrow.
+// Codes: conflict where there is a set and in.Replace is false.
+func (c *Client) SplitEscrow(ctx context.Context, in api.SplitEscrowRequest) (api.EscrowShares, error) {
+	return post[api.EscrowShares](ctx, c, route("master-keys", "escrow"), in)
+}
+
+// EscrowVerified records that enough shares of a set were seen to give its key. Codes: integrity when it isn't the store's
+// set. Needs master.change.
+func (c *Client) EscrowVerified(ctx context.Context, set string) (api.Escrow, error) {
+	return post[api.Escrow](ctx, c, route("master-keys", "escrow", "verified"), api.EscrowVerifiedRequest{Set: set})
+}
+
 // CreatePrincipal makes a principal and its first token, shown in the answer this once. Needs principal.write; nobody
 // grants what he lacks.
 func (c *Client) CreatePrincipal(ctx context.Context, in api.CreatePrincipalRequest) (api.Principal, error) {

@@ -15,7 +15,7 @@ type Problem struct {
 	RequestID string `json:"requestId,omitempty"`
 }
 
-// MasterKey is one configured master key. Kind is "wraps" or "holds"; OK says that it opens every KEK.
+// MasterKey is one configured master key. Kind is "wraps", "holds" or "escrow"; OK says that it opens every KEK.
 type MasterKey struct {
 	URL      string `json:"url"`
 	Provider string `json:"provider"`
@@ -43,6 +43,43 @@ type MasterRotation struct {
 // RotateMasterRequest makes a new generation of every KEK (KEKs true), or only wraps the KEKs anew under the configured master keys.
 type RotateMasterRequest struct {
 	KEKs bool `json:"keks,omitempty"`
+}
+
+// Escrow is the store's set of escrow shares: any Threshold of the Shares give the master key of fingerprint Set. Verified is
+// when enough of them were last seen to do so, null for never.
+type Escrow struct {
+	Set       string     `json:"set"`
+	Threshold int        `json:"threshold"`
+	Shares    int        `json:"shares"`
+	Created   time.Time  `json:"created"`
+	Verified  *time.Time `json:"verified"`
+}
+
+// SplitEscrowRequest makes a new set of escrow shares. Where there is one, Replace must be true: its shares open nothing
+// any more from then on.
+type SplitEscrowRequest struct {
+	Shares    int  `json:"shares"`
+	Threshold int  `json:"threshold"`
+	Replace   bool `json:"replace,omitempty"`
+}
+
+// EscrowShares is a new set with the text of every share (base64 in JSON), in this one answer and never again.
+type EscrowShares struct {
+	Set       string        `json:"set"`
+	Threshold int           `json:"threshold"`
+	Shares    []EscrowShare `json:"shares"`
+	Rewrapped int           `json:"rewrapped"` // KEKs
+}
+
+// EscrowShare is one person's part.
+type EscrowShare struct {
+	Index int    `json:"index"`
+	Text  []byte `json:"text"`
+}
+
+// EscrowVerifiedRequest says that enough shares of a set were seen to give its key.
+type EscrowVerifiedRequest struct {
+	Set string `json:"set"`
 }
 
 // Doctor is the health of a store.

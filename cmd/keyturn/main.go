@@ -36,6 +36,7 @@ var nouns = []struct {
 	{groupStart, doctorCommand},
 	{groupStart, statusCommand},
 	{groupKeys, masterCommand},
+	{groupKeys, escrowCommand},
 	{groupKeys, keyCommand},
 	{groupKeys, policyCommand},
 	{groupKeys, rotationCommand},

@@ -22,6 +22,7 @@ const (
 	KeyRewrap             Action = "key.rewrap"
 	MasterRead            Action = "master.read"
 	MasterChange          Action = "master.change"
+	MasterEscrow          Action = "master.escrow"
 	DatasetRead           Action = "dataset.read"
 	DatasetWrite          Action = "dataset.write"
 	DatasetRun            Action = "dataset.run"
@@ -73,7 +74,8 @@ var actions = []ActionInfo{
 	{KeyDecryptCompromised, "open what a compromised version sealed", "key.decrypt, which is needed too"},
 	{KeyRewrap, "move ciphertexts to the current version inside keyturn", "seeing the plaintext, or changing the context"},
 	{MasterRead, "see which master keys are configured and whether they open", "changing them"},
-	{MasterChange, "add, remove and rotate master keys and key-encryption keys", "using keys"},
+	{MasterChange, "add, remove and rotate master keys and key-encryption keys", "using keys, or making escrow shares"},
+	{MasterEscrow, "make the escrow shares, enough of which open the whole store, and see them this once", "seeing the shares again, which nobody can"},
 	{DatasetRead, "see datasets and their census", "running anything on them"},
 	{DatasetWrite, "register and remove datasets, with their connection passwords", "running anything on them; registering needs key.encrypt and key.decrypt on the columns' keys too"},
 	{DatasetRun, "encrypt, re-encrypt and verify datasets", "turning them back into plaintext"},

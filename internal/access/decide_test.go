@@ -55,10 +55,10 @@ func matrix() string {
 // What the names of the roles promise, said once more as sentences.
 func TestSeparationOfDuties(t *testing.T) {
 	for role, never := range map[string][]Action{
-		RoleKeyAdministrator: {KeyEncrypt, KeyDecrypt, KeyDecryptCompromised, KeyDerive, KeyDataKey, KeyExport, MasterChange, DatasetDecrypt, PrincipalRead, PrincipalWrite, AuditRead, AuditCheckpoint},
-		RoleApplication:      {KeyCreate, KeyRotate, KeyState, KeyCompromise, KeyDestroy, KeyExport, KeyImport, KeyDerive, MasterRead, PrincipalRead, AuditRead},
-		RoleBackup:           {KeyRead, KeyDecrypt, KeyExport, PrincipalRead, AuditRead},
-		RoleAuditor:          {KeyDecrypt, KeyEncrypt, KeyDataKey, KeyDerive, KeyExport, KeyRewrap, DatasetDecrypt, PrincipalWrite, MasterChange, JobControl},
+		RoleKeyAdministrator: {KeyEncrypt, KeyDecrypt, KeyDecryptCompromised, KeyDerive, KeyDataKey, KeyExport, MasterChange, MasterEscrow, DatasetDecrypt, PrincipalRead, PrincipalWrite, AuditRead, AuditCheckpoint},
+		RoleApplication:      {KeyCreate, KeyRotate, KeyState, KeyCompromise, KeyDestroy, KeyExport, KeyImport, KeyDerive, MasterRead, MasterEscrow, PrincipalRead, AuditRead},
+		RoleBackup:           {KeyRead, KeyDecrypt, KeyExport, MasterEscrow, PrincipalRead, AuditRead},
+		RoleAuditor:          {KeyDecrypt, KeyEncrypt, KeyDataKey, KeyDerive, KeyExport, KeyRewrap, DatasetDecrypt, PrincipalWrite, MasterChange, MasterEscrow, JobControl},
 	} {
 		for _, a := range never {
 			if Decide(principal(role, "*"), a, Resource{KindKey, "phi"}).Allowed {

@@ -95,7 +95,10 @@ func appendKeyFacts(dst []byte, d *Details) []byte {
 	dst = textField(dst, `"label":`, d.Label)
 	dst = numberField(dst, `"length":`, d.Length)
 	dst = contextField(dst, d.Context)
-	return flagField(dst, `"emergency":`, d.Emergency)
+	dst = flagField(dst, `"emergency":`, d.Emergency)
+	dst = textField(dst, `"escrow":`, d.Escrow)
+	dst = numberField(dst, `"threshold":`, d.Threshold)
+	return numberField(dst, `"shares":`, d.Shares)
 }
 
 func appendBulk(dst []byte, d *Details) []byte {

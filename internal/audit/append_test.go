@@ -55,6 +55,9 @@ type wireDetails struct {
 	Length           uint64          `json:"length,omitempty"`
 	Context          json.RawMessage `json:"context,omitempty"`
 	Emergency        bool            `json:"emergency,omitempty"`
+	Escrow           string          `json:"escrow,omitempty"`
+	Threshold        uint64          `json:"threshold,omitempty"`
+	Shares           uint64          `json:"shares,omitempty"`
 	Items            uint64          `json:"items,omitempty"`
 	Failed           uint64          `json:"failed,omitempty"`
 	Rows             uint64          `json:"rows,omitempty"`

@@ -99,6 +99,9 @@ type Details struct {
 	Length           uint64    // bytes asked for or produced
 	Context          string    // the encryption context as the text of one flat JSON object of strings; written as that object
 	Emergency        bool      // done as an emergency
+	Escrow           string    // a set of escrow shares, by its public name
+	Threshold        uint64    // how many of its shares open the store
+	Shares           uint64    // how many there are
 
 	// Bulk work: one event with counts, never one per row.
 	Items      uint64

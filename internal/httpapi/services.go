@@ -69,6 +69,9 @@ type Masters interface {
 	AddMaster(ctx context.Context, c *access.Caller, in api.MasterKeyRequest) (api.MasterRotation, error)
 	RemoveMaster(ctx context.Context, c *access.Caller, in api.MasterKeyRequest) (api.MasterRotation, error)
 	RotateMasters(ctx context.Context, c *access.Caller, in api.RotateMasterRequest) (api.MasterRotation, error)
+	SplitEscrow(ctx context.Context, c *access.Caller, in api.SplitEscrowRequest) (api.EscrowShares, error)
+	Escrow(ctx context.Context, c *access.Caller) (api.Escrow, error)
+	EscrowVerified(ctx context.Context, c *access.Caller, in api.EscrowVerifiedRequest) (api.Escrow, error)
 }
 
 // Datasets is registered tables and the work on them.

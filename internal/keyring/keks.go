@@ -18,6 +18,7 @@ type openKEK struct {
 	purpose keys.KEKPurpose
 	active  bool
 	key     *envelope.Key
+	print   []byte // tells whether another opening gave the same key; see samePrint
 }
 
 // Open reads the KEKs of the store and opens each under the first master key that can. Call it at the start, and again
@@ -62,9 +63,16 @@ func (r *Ring) openKEK(ctx context.Context, rec keys.KEK, masters []MasterKey) (
 	if err != nil {
 		return nil, err
 	}
+	return loadKEK(id, rec, m)
+}
+
+// loadKEK makes a KEK ready for use. It takes ownership of m.
+func loadKEK(id envelope.KeyID, rec keys.KEK, m *material.Bytes) (_ *openKEK, err error) {
 	k := &openKEK{id: rec.ID, purpose: rec.Purpose, active: rec.Active}
 	material.Secretly(func() {
-		k.key, err = envelope.NewKey(id, rec.Version, envelope.SuiteStandard, "kek/"+string(rec.Purpose), m)
+		if k.key, err = envelope.NewKey(id, rec.Version, envelope.SuiteStandard, "kek/"+string(rec.Purpose), m); err == nil {
+			k.print, err = k.key.AppendDerived(nil, "kek-print", nil, envelope.KeySize)
+		}
 	})
 	if err != nil {
 		return nil, fault.Wrap(api.CodeIntegrity, err, "loading a key-encryption key")
@@ -88,7 +96,12 @@ func (r *Ring) install(opened []*openKEK) {
 // unwrapKEK opens a KEK under the first of masters that can.
 func (r *Ring) unwrapKEK(ctx context.Context, rec keys.KEK, masters []MasterKey) (*material.Bytes, error) {
 	var failure error
+	escrowed := 0
 	for _, master := range masters {
+		if master.Kind() == Escrow { // its bytes come out of the open store: it must never be what keeps one open
+			escrowed++
+			continue
+		}
 		_, broken := master.(*unopened)
 		blob := wrappingUnder(rec, master)
 		if blob == nil && !broken {
@@ -106,11 +119,18 @@ func (r *Ring) unwrapKEK(ctx context.Context, rec keys.KEK, masters []MasterKey)
 	case len(masters) == 0:
 		return nil, fault.New(api.CodeUnavailable, "opening the key-encryption keys: no master key is configured").
 			WithField(FieldURL).WithNext("name one under masterKeys in keyturn.yaml")
+	case escrowed == len(masters):
+		return nil, fault.New(api.CodeUnavailable, "opening the key-encryption keys: escrow:// is the only master key configured, and doesn't open a store by itself").
+			WithField(FieldURL).WithNext(bringShares)
 	case failure == nil:
 		return nil, fault.New(api.CodeIntegrity, "opening the key-encryption keys: the configured master key is another one than the store was made with").
 			WithField(FieldURL).WithNext("configure one of: " + wrappedBy(rec))
 	}
-	return nil, fault.Wrap("", failure, "opening the key-encryption keys")
+	err := fault.Wrap("", failure, "opening the key-encryption keys")
+	if escrowed > 0 {
+		return nil, err.WithNext(joined(fault.NextOf(failure), bringShares))
+	}
+	return nil, err
 }
 
 // wrappingUnder is the KEK's wrapping under one master key, nil when there is none.
@@ -184,12 +204,15 @@ func (r *Ring) RewrapKEKs(ctx context.Context, masters []MasterKey) ([]keys.KEK,
 	return records, nil
 }
 
+// Opens says whether a master key opens a store by itself, which all do but escrow.
+func Opens(m MasterKey) bool { return m.Kind() != Escrow }
+
 // wrapKEK wraps m under every one of masters. All must take part: a wrapping that is missing would be noticed on the day
 // on which it is the only one left. For the same reason each is opened again before it counts.
 func (r *Ring) wrapKEK(ctx context.Context, rec keys.KEK, m *material.Bytes, masters []MasterKey) ([]keys.Wrapping, error) {
-	if len(masters) == 0 {
-		return nil, fault.New(api.CodeInUse, "wrapping the key-encryption keys: without a master key nothing would open the store again").
-			WithField(FieldURL).WithNext("add another master key before removing the last one")
+	if !slices.ContainsFunc(masters, Opens) {
+		return nil, fault.New(api.CodeInUse, "wrapping the key-encryption keys: without a master key beside escrow nothing would open the store again").
+			WithField(FieldURL).WithNext("add another master key before removing the last one; a new store begins with another one, too")
 	}
 	b := r.kekBinding(rec)
 	var wrappings []keys.Wrapping

@@ -46,6 +46,10 @@ type Kind string
 const (
 	Wraps Kind = "wraps" // the provider wraps; the key never comes to us
 	Holds Kind = "holds" // the provider hands over 32 bytes, and we wrap
+
+	// Escrow is a key whose custody is shares in the hands of people. It wraps and proves, with bytes that the store
+	// itself keeps sealed, once the ring has been opened by another; it never opens a store ([Attacher]).
+	Escrow Kind = "escrow"
 )
 
 // MasterKey is one configured master key. Implementations are safe for concurrent use.
@@ -65,6 +69,16 @@ type MasterKey interface {
 	Unwrap(ctx context.Context, blob []byte, b Binding) (*material.Bytes, error)
 	// Close forgets the key. It may be called twice; Wrap and Unwrap fail with unavailable afterwards.
 	Close() error
+}
+
+// Attacher is what a master key of kind Escrow also is. Its URL gives no key: until bytes are attached its ID is empty,
+// and Wrap and Unwrap fail. See [Ring.Attach].
+type Attacher interface {
+	MasterKey
+	// Attach gives it its 32 bytes, of which it takes ownership, in the place of those that it had.
+	Attach(m *material.Bytes) error
+	// Detach takes them away; Wrap and Unwrap answer with why from then on.
+	Detach(why error)
 }
 
 // Driver opens master keys of one URL scheme.

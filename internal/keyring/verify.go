@@ -2,10 +2,13 @@ package keyring
 
 import (
 	"context"
+	"crypto/hmac"
 
 	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/keys"
+	"github.com/keyturn/keyturn/internal/material"
 )
 
 // MasterStatus is what one master key can do now.
@@ -26,7 +29,8 @@ type KEKStatus struct {
 	Err     error // nil when it opens
 }
 
-// Verify opens every KEK of the store under every master key, as `doctor` and `master verify` promise. It changes nothing.
+// Verify opens every KEK of the store under every master key, as `doctor` and `master verify` promise: to the very key that
+// is in use. It changes nothing.
 func (r *Ring) Verify(ctx context.Context) []MasterStatus {
 	records, err := r.src.KEKs(ctx)
 	if err == nil && len(records) == 0 {
@@ -51,11 +55,38 @@ func (r *Ring) Verify(ctx context.Context) []MasterStatus {
 // tryKEK opens a KEK under one master key and forgets it.
 func (r *Ring) tryKEK(ctx context.Context, rec keys.KEK, master MasterKey) error {
 	blob := wrappingUnder(rec, master)
-	if _, broken := master.(*unopened); blob == nil && !broken {
+	if blob == nil && master.ID() != "" { // one that could not be opened answers with its own error
 		return fault.New(api.CodeNotFound, "key-encryption key "+string(rec.ID)+" was never wrapped under "+master.URL()).
 			WithNext("wrap it: keyturn master rotate")
 	}
 	m, err := master.Unwrap(ctx, blob, r.kekBinding(rec))
-	m.Destroy()
-	return err
+	if err != nil {
+		return err
+	}
+	return r.same(rec, m, master)
+}
+
+// same says whether m is the key that is open under this id, if one is. It takes ownership of m. Whoever has a master key
+// and can write to the database could otherwise put a key of his own beside the true one, and wait for its day.
+func (r *Ring) same(rec keys.KEK, m *material.Bytes, master MasterKey) error {
+	open := r.knownKEK(rec.ID)
+	if open == nil {
+		m.Destroy()
+		return nil
+	}
+	id, err := envelope.ParseKeyID(string(rec.ID))
+	if err != nil {
+		m.Destroy()
+		return fault.Wrap(api.CodeIntegrity, err, "reading a key-encryption key")
+	}
+	other, err := loadKEK(id, rec, m)
+	if err != nil {
+		return err
+	}
+	other.key.Destroy()
+	if !hmac.Equal(open.print, other.print) {
+		return fault.New(api.CodeIntegrity, "key-encryption key "+string(rec.ID)+" opens under "+master.URL()+" to another key than the one in use").
+			WithNext("find out who writes to the database; keyturn master rotate wraps the one in use anew")
+	}
+	return nil
 }

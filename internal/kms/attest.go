@@ -13,8 +13,8 @@ import (
 	"github.com/keyturn/keyturn/internal/store"
 )
 
-// Attested is a store whose rows say who made them: principals, tokens, keys with their versions, and the setting that
-// names the local administrator carry a MAC under a key-encryption key, made at every write and checked whenever one of
+// Attested is a store whose rows say who made them: principals, tokens, keys with their versions, and the settings
+// that name the local administrator and the escrow set carry a MAC under a key-encryption key, made at every write and checked whenever one of
 // them is read by itself. So whoever can write to the database, and has no master key, gives nobody a role, a token or
 // another key's name: what he wrote is an error of code integrity that names the row.
 //
@@ -199,9 +199,12 @@ func (t *attestedTx) TokenByID(ctx context.Context, id string) (access.Token, er
 	return k, nil
 }
 
-// SetMeta implements store.Tx. The local administrator is kept as its id, a space and the MAC.
+// attestedSetting says which settings carry a MAC.
+func attestedSetting(name string) bool { return name == metaLocalAdministrator || name == metaEscrow }
+
+// SetMeta implements store.Tx. An attested setting is kept as its value, which holds no space, a space and the MAC.
 func (t *attestedTx) SetMeta(ctx context.Context, name, value string) error {
-	if name == metaLocalAdministrator {
+	if attestedSetting(name) {
 		mac, err := t.by.sign(ctx, tableMeta, settingForm(name, value))
 		if err != nil {
 			return err
@@ -214,7 +217,7 @@ func (t *attestedTx) SetMeta(ctx context.Context, name, value string) error {
 // Meta implements store.Tx.
 func (t *attestedTx) Meta(ctx context.Context, name string) (string, error) {
 	value, err := t.Tx.Meta(ctx, name)
-	if err != nil || name != metaLocalAdministrator {
+	if err != nil || !attestedSetting(name) {
 		return value, err
 	}
 	value, mac, _ := strings.Cut(value, " ")

@@ -68,6 +68,7 @@ func run(ctx context.Context, check Check) api.DoctorCheck {
 func (s *Service) ownChecks() []Check {
 	return []Check{
 		{"master-keys", SeverityError, s.checkMasters},
+		{"escrow", SeverityWarning, s.checkEscrow},
 		{"store", SeverityError, s.checkStore},
 		{"keys", SeverityError, s.checkKeys},
 		{"principals", SeverityError, s.checkPrincipals},

@@ -20,6 +20,7 @@ import (
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/gate"
 	"github.com/keyturn/keyturn/internal/keyring"
+	"github.com/keyturn/keyturn/internal/keyring/escrow"
 	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/material"
 	"github.com/keyturn/keyturn/internal/pgtest"
@@ -216,6 +217,9 @@ func (m *masterConfig) Open(_ context.Context, url string) (keyring.MasterKey, e
 	m.opened++
 	if m.openErr != nil {
 		return nil, m.openErr
+	}
+	if url == keyring.EscrowURL {
+		return escrow.Driver{}.Open(context.Background(), url)
 	}
 	name, ok := strings.CutPrefix(url, "file:///")
 	if !ok {

@@ -74,7 +74,7 @@ func (s *Service) AddMaster(ctx context.Context, c *access.Caller, in api.Master
 		if err := nameable(c, in.URL, now); err != nil {
 			return nil, "", err
 		}
-		added, err := s.cfg.Masters.Open(ctx, in.URL)
+		added, err := s.openMaster(ctx, in.URL)
 		if err != nil {
 			return nil, "", notOpened(c, in.URL, err)
 		}
@@ -99,8 +99,8 @@ func (s *Service) RemoveMaster(ctx context.Context, c *access.Caller, in api.Mas
 		case i < 0:
 			return nil, "", fault.New(api.CodeNotFound, "removing a master key: none with this URL is configured").WithField("url").
 				WithNext("see keyturn master list")
-		case len(now) == 1:
-			return nil, in.URL, fault.New(api.CodeInUse, "removing a master key: it is the last one, and nothing would open the store again").
+		case onlyOpener(now, i):
+			return nil, in.URL, fault.New(api.CodeInUse, "removing a master key: it is the last one that opens the store by itself").
 				WithField("url").WithNext("add another one first: keyturn master add URL")
 		}
 		return slices.Delete(slices.Clone(now), i, i+1), in.URL, nil
@@ -171,6 +171,7 @@ func (s *Service) changeMasters(ctx context.Context, c *access.Caller, verb stri
 	var refused error
 	now := s.ring.Masters()
 	if allowed(c, access.MasterChange, masterResource) { // nobody else has us open files or call services
+		s.attachEscrow(ctx, now)
 		// Adding one rescues a store whose other key is gone; everything else needs all that stay.
 		if next, url, refused = choose(ctx, now); refused == nil && len(next) <= len(now) {
 			refused = s.allPresent(ctx, next)
@@ -179,7 +180,7 @@ func (s *Service) changeMasters(ctx context.Context, c *access.Caller, verb stri
 			wrapped, refused = s.ring.RewrapKEKs(ctx, next)
 		}
 	}
-	err := s.storeKEKs(ctx, c, gate.Intent{Action: access.MasterChange, Type: audit.ConfigWrite, Verb: verb, Resource: masterResource}, wrapped, url, refused)
+	err := s.storeKEKs(ctx, c, gate.Intent{Action: access.MasterChange, Type: audit.ConfigWrite, Verb: verb, Resource: masterResource}, wrapped, url, refused, escrowOf(now, next))
 	if err != nil {
 		closeNew(next, now)
 		return api.MasterRotation{}, err
@@ -220,7 +221,7 @@ func (s *Service) saveMasters(ctx context.Context, before, after []keyring.Maste
 }
 
 // storeKEKs writes key-encryption keys with their event, unless somebody changed them since they were read.
-func (s *Service) storeKEKs(ctx context.Context, c *access.Caller, in gate.Intent, records []keys.KEK, url string, refused error) error {
+func (s *Service) storeKEKs(ctx context.Context, c *access.Caller, in gate.Intent, records []keys.KEK, url string, refused error, set escrowChange) error {
 	if refused != nil {
 		return s.refuse(ctx, c, in, func(ev *audit.Event) { ev.Details.MasterKey = url }, refused)
 	}
@@ -232,6 +233,9 @@ func (s *Service) storeKEKs(ctx context.Context, c *access.Caller, in gate.Inten
 		}
 		if !follows(records, stored) {
 			return fault.New(api.CodeConflict, "the key-encryption keys were changed by somebody else meanwhile").WithNext("try again")
+		}
+		if err := set.apply(ctx, tx, ev, records); err != nil {
+			return err
 		}
 		for _, k := range records {
 			if err := tx.PutKEK(ctx, k); err != nil {
@@ -321,12 +325,13 @@ func (s *Service) rotateKEKs(ctx context.Context, c *access.Caller) (api.MasterR
 	var made []keys.KEK
 	var refused error
 	if allowed(c, access.MasterChange, masterResource) {
+		s.attachEscrow(ctx, s.ring.Masters())
 		if refused = s.allPresent(ctx, s.ring.Masters()); refused == nil {
 			made, refused = s.ring.NewKEKs(ctx, keys.KEKPurposes())
 		}
 	}
 	in := gate.Intent{Action: access.MasterChange, Type: audit.KeyRotation, Verb: "keks_rotated", Resource: masterResource}
-	if err := s.storeKEKs(ctx, c, in, made, "", refused); err != nil {
+	if err := s.storeKEKs(ctx, c, in, made, "", refused, escrowChange{}); err != nil {
 		return api.MasterRotation{}, err
 	}
 	if err := s.ring.Open(ctx); err != nil {

@@ -17,6 +17,9 @@ func (s *Service) present(ctx context.Context, url, id string) error {
 	if s.cfg.Masters == nil {
 		return nil // nobody here can read URLs: the list is fixed, and so are the keys
 	}
+	if url == keyring.EscrowURL {
+		return s.escrowPresent(ctx, id)
+	}
 	fresh, err := s.cfg.Masters.Open(ctx, url)
 	if err != nil {
 		return fault.Wrapf("", err, "reading master key %s again", url).
@@ -46,6 +49,9 @@ func (s *Service) allPresent(ctx context.Context, list []keyring.MasterKey) erro
 func (s *Service) ReachMaster(ctx context.Context) error {
 	var first error
 	for _, m := range s.ring.Masters() {
+		if !keyring.Opens(m) {
+			continue // escrow: its key is in people's hands
+		}
 		err := s.reach(ctx, m.URL(), m.ID())
 		if err == nil {
 			s.ring.Confirm()
@@ -89,6 +95,7 @@ func (s *Service) MastersUsable(ctx context.Context) error {
 
 // verifyMasters is the ring's own verification, with every key read anew.
 func (s *Service) verifyMasters(ctx context.Context) []keyring.MasterStatus {
+	s.attachEscrow(ctx, s.ring.Masters())
 	all := s.ring.Verify(ctx)
 	for i := range all {
 		if m := &all[i]; m.OK {

@@ -13,16 +13,22 @@ import (
 	"github.com/keyturn/keyturn/internal/pgtest"
 )
 
-// node is another node on the same PostgreSQL store: its own ring, gate and service.
-func (h *house) node(name string) *Service {
+// node is another node on the same PostgreSQL store: its own ring, gate and service, with the first master key and others.
+func (h *house) node(name string, urls ...string) *Service {
 	h.t.Helper()
 	st := h.openStore()
 	signer, key := h.signer()
 	g, err := gate.New(gate.Config{Node: name, Clock: h.clock.Now, Key: key, CheckpointEvery: -1}, st, signer)
 	h.must(err)
 	h.must(g.Start(context.Background()))
+	masters := []keyring.MasterKey{masterKey(h.t, "first")}
+	for _, url := range urls {
+		m, err := h.config.Open(context.Background(), url)
+		h.must(err)
+		masters = append(masters, m)
+	}
 	cfg := h.svc.cfg
-	cfg.Gate, cfg.Store, cfg.Ring = g, st, keyring.New(st.ID(), []keyring.MasterKey{masterKey(h.t, "first")}, Directory{st})
+	cfg.Gate, cfg.Store, cfg.Ring = g, st, keyring.New(st.ID(), masters, Directory{st})
 	st.Under(cfg.Ring)
 	h.must(cfg.Ring.Open(context.Background()))
 	svc := New(cfg)

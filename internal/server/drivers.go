@@ -12,6 +12,7 @@ import (
 	"github.com/keyturn/keyturn/internal/keyring/awskms"
 	"github.com/keyturn/keyturn/internal/keyring/awssecrets"
 	"github.com/keyturn/keyturn/internal/keyring/env"
+	"github.com/keyturn/keyturn/internal/keyring/escrow"
 	"github.com/keyturn/keyturn/internal/keyring/file"
 	"github.com/keyturn/keyturn/internal/keyring/pkcs11"
 	"github.com/keyturn/keyturn/internal/keyring/vaultkv"
@@ -28,6 +29,7 @@ import (
 var masterDrivers = []keyring.Driver{
 	file.Driver{},
 	env.Driver{},
+	escrow.Driver{},
 	pkcs11.New(),
 	awskms.Driver{},
 	awssecrets.Driver{},

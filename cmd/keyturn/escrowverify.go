@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keyturn/keyturn"
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/server"
+)
+
+// What `escrow verify` says of the store.
+const (
+	storeCurrent = "current"      // its set is the one of the shares
+	storeUnknown = "not compared" // there is none here, or it can't be asked
+)
+
+// escrowChecked is what `escrow verify --json` prints.
+type escrowChecked struct {
+	OK        bool         `json:"ok"`
+	Set       string       `json:"set"`
+	Threshold int          `json:"threshold"`
+	Total     int          `json:"total"`
+	Shares    []shareFound `json:"shares"`
+	Store     string       `json:"store"`
+}
+
+type shareFound struct {
+	File  string `json:"file"`
+	Index int    `json:"index"`
+}
+
+func escrowVerify(a *app) *cobra.Command {
+	var files []string
+	var record bool
+	return withFlags(&cobra.Command{
+		Use: "verify", Short: "Prove that shares are whole, of one set, enough, and give its key",
+		Long: `Checks the sum of every share, puts the shares together and proves the key that they give, on this machine alone. Where a
+store can be asked, it also compares their set with the store's. No share ever leaves the command. With --record the store
+notes, and its audit log shows, that enough shares were seen: 'keyturn doctor' warns when nobody has shown that for a year.`,
+		Example: "  keyturn escrow verify --share-file anna.txt --share-file ben.txt --share-file chris.txt --record",
+		Args:    args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			shares, m, err := a.combine(cmd.Context(), files)
+			if err != nil {
+				return err
+			}
+			m.Destroy()
+			out := escrowChecked{OK: true, Set: shares[0].Set, Threshold: shares[0].Threshold, Total: shares[0].Total}
+			for i, s := range shares {
+				out.Shares = append(out.Shares, shareFound{files[i], s.Index})
+			}
+			if out.Store, err = a.compareSet(cmd.Context(), out.Set, record); err != nil {
+				return err
+			}
+			return a.show(out, func(t *table) {
+				t.row("set", out.Set)
+				t.row("shares", len(out.Shares))
+				t.row("threshold", out.Threshold)
+				t.row("total", out.Total)
+				t.row("store", out.Store)
+			})
+		},
+	}, func(cmd *cobra.Command) {
+		shareFlag(cmd, &files)
+		cmd.Flags().BoolVar(&record, "record", false, "have the store record that enough shares were seen")
+	})
+}
+
+// compareSet holds a set against the store's, where there is a store to ask. Shares must be proven also on the day on which
+// nothing opens the store, so one that can't be asked is a note, unless something is to be recorded in it.
+func (a *app) compareSet(ctx context.Context, set string, record bool) (string, error) {
+	if !record && !a.storeNamed() {
+		return storeUnknown, nil
+	}
+	other := false
+	err := a.with(ctx, func(s *store) error {
+		if record {
+			_, err := s.EscrowVerified(ctx, set)
+			return err
+		}
+		now, err := s.Escrow(ctx)
+		if other = err == nil && now.Set != set || keyturn.CodeOf(err) == api.CodeNotFound; other {
+			return fault.New(api.CodeIntegrity, "the shares are whole, but of another set than the store's: they open nothing in it").
+				WithField("share-file").WithNext("see which set it has: keyturn escrow show")
+		}
+		return err
+	})
+	switch {
+	case err == nil:
+		return storeCurrent, nil
+	case record || other:
+		return "", err
+	}
+	a.note("keyturn: not compared with the store: %s", message(err))
+	return storeUnknown, nil
+}
+
+// storeNamed says whether there is anything that a command could open.
+func (a *app) storeNamed() bool {
+	if fromEnv(a.server, "KEYTURN_SERVER") != "" {
+		return true
+	}
+	dir, err := a.directory()
+	if err != nil {
+		return false
+	}
+	_, err = os.Stat(filepath.Join(dir, server.ConfigFile))
+	return err == nil
+}
+
+// message is an error's text for people.
+func message(err error) string {
+	text, _, _ := keyturn.Explain(err)
+	return text
+}
