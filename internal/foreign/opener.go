@@ -44,9 +44,9 @@ func (v Verdict) Reason() string { return reasons[v] }
 // format is a row of the table of formats.
 type format struct {
 	name, layout string
-	verified     bool // a value carries what verifies it
-	marked       bool // a value says by itself that it is of the format
-	password     bool // candidates are passwords
+	verified     bool  // a value carries what verifies it
+	marked       bool  // a value says by itself that it is of the format
+	password     bool  // candidates are passwords
 	sizes        []int // of a candidate; nil: any
 	// parse finds the message in a value as it stands in its column. Its verdict is Opened when there is one.
 	parse func(o *Opener, value []byte, text bool) (message, Verdict)
