@@ -40,6 +40,9 @@ type AddDatasetRequest struct {
 	// Unbound lets Context leave out parts of the primary key. Ciphertexts can then be moved between rows unnoticed: for
 	// applications that seal before they know the row.
 	Unbound bool `json:"unbound,omitempty"`
+	// Foreign says that the values are ciphertexts of another system, which `dataset encrypt` with a From will open: that they
+	// are longer than their plaintexts is no reason to call the column too narrow.
+	Foreign bool `json:"foreign,omitempty"`
 }
 
 // Census counts, per column, what its values stand under now. It is taken after a durable flush of the database.
