@@ -73,8 +73,8 @@ func recognise(b, trimmed []byte, field string, sizes []int) ([]byte, string, er
 		return k, fmt.Sprintf("hexadecimal, %d digits", len(trimmed)), nil
 	} else if k, ok := unbase64(trimmed); ok && slices.Contains(sizes, len(k)) {
 		return k, fmt.Sprintf("base64, %d characters", len(trimmed)), nil
-	} else if slices.Contains(sizes, len(b)) {
-		return nil, "", usage(field, "reading a key: it is %d characters of text, neither raw bytes nor base64 nor hexadecimal", len(b)).
+	} else if slices.Contains(sizes, len(trimmed)) {
+		return nil, "", usage(field, "reading a key: it is %d characters of text, neither raw bytes nor base64 nor hexadecimal", len(trimmed)).
 			WithNext("if these characters are the key themselves, say so with the form raw")
 	}
 	return nil, "", usage(field, "reading a key: it is neither %s raw bytes nor so many in base64 or in hexadecimal", orOf(sizes))

@@ -27,7 +27,7 @@ func TestExposeStaysInItsRooms(t *testing.T) {
 		n := len(exposures(file))
 		found += n
 		if n > 0 && !inRooms(path, mayExpose) {
-			t.Errorf("%s reads secret bytes by Expose: hand the *material.Bytes to envelope or keyring instead", path)
+			t.Errorf("%s reads secret bytes by Expose: hand the *material.Bytes to envelope, foreign or keyring instead", path)
 		}
 	}
 	if found == 0 {
