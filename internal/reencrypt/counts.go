@@ -13,8 +13,23 @@ const (
 	KindDecrypt   Kind = "dataset-decrypt"   // ciphertext -> plaintext
 )
 
-// Kinds lists every kind.
+// KindImport is the kind of a job that takes over what another system encrypted; its work is KindEncrypt with an Import. It
+// is a kind of its own so that a node of an older release, which would take foreign ciphertexts for plaintext, leaves it.
+const KindImport Kind = "dataset-import"
+
+// Kinds lists every kind of work.
 func Kinds() []Kind { return []Kind{KindEncrypt, KindReencrypt, KindVerify, KindDecrypt} }
+
+// jobKinds lists every kind of job.
+func jobKinds() []Kind { return append(Kinds(), KindImport) }
+
+// work is what a job of this kind does.
+func (k Kind) work() Kind {
+	if k == KindImport {
+		return KindEncrypt
+	}
+	return k
+}
 
 // seals reports whether a run of this kind makes new ciphertexts.
 func (k Kind) seals() bool { return k == KindEncrypt || k == KindReencrypt }

@@ -21,8 +21,8 @@ import (
 
 // Handlers are the job handlers of every kind, for the server's table.
 func (s *Service) Handlers() []runner.Handler {
-	out := make([]runner.Handler, 0, len(Kinds()))
-	for _, k := range Kinds() {
+	out := make([]runner.Handler, 0, len(jobKinds()))
+	for _, k := range jobKinds() {
 		out = append(out, handler{s, k})
 	}
 	return out
@@ -108,7 +108,7 @@ func (c *chunk) advance(ctx context.Context, d *datasets.Dataset) (done bool, er
 		return false, err
 	}
 	defer w.release(context.WithoutCancel(ctx))
-	if c.args.From != nil {
+	if c.kind == KindImport {
 		if w.Import, err = c.s.imports(ctx, c.run.Job.ID, d, c.args.From); err != nil {
 			return false, err
 		}
@@ -309,7 +309,7 @@ func (r *running) suites() map[string]envelope.Suite {
 
 // work describes a run over an attached dataset.
 func (s *Service) work(ctx context.Context, a *attached, kind Kind, in args) (*running, error) {
-	r := &running{Work: Work{Kind: kind, Target: a.target, PK: a.PK, DryRun: in.DryRun, Workers: in.Workers, Batch: in.Batch, Rate: in.Rate, Sample: in.Sample}}
+	r := &running{Work: Work{Kind: kind.work(), Target: a.target, PK: a.PK, DryRun: in.DryRun, Workers: in.Workers, Batch: in.Batch, Rate: in.Rate, Sample: in.Sample}}
 	if in.From != nil && in.From.Slow() && (r.Batch == 0 || r.Batch > slowBatch) {
 		r.Batch = slowBatch
 	}
@@ -318,7 +318,7 @@ func (s *Service) work(ctx context.Context, a *attached, kind Kind, in args) (*r
 		if err != nil {
 			return nil, err
 		}
-		h, err := s.handlesOf(ctx, col.KeyID, kind, in.Compromised)
+		h, err := s.handlesOf(ctx, col.KeyID, kind.work(), in.Compromised)
 		if err != nil {
 			return nil, err
 		}

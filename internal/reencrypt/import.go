@@ -122,7 +122,7 @@ func (f *from) told(now, before Counts) string {
 
 // source checks a request's source, by making the opener that the job will make, and seals its candidates.
 func (s *Service) source(ctx context.Context, kind Kind, d *datasets.Dataset, in *api.DatasetSource) (*from, []byte, error) {
-	if kind != KindEncrypt {
+	if kind != KindImport {
 		return nil, nil, fault.New(api.CodeInvalid, "only encrypt takes values over from another system").WithField("from")
 	}
 	f := &from{PlaintextToo: in.PlaintextToo, Secret: randomID(), Source: foreign.Source{
@@ -177,6 +177,9 @@ func bindingOf(d *datasets.Dataset, f *from) keyring.Binding {
 
 // imports opens the candidates of a job. They go when it ends, so a job that is taken up again has none.
 func (s *Service) imports(ctx context.Context, job string, d *datasets.Dataset, f *from) (*Import, error) {
+	if f == nil {
+		return nil, fault.New(api.CodeInternal, "reading a job's arguments: an import without a source")
+	}
 	var sealed []byte
 	err := s.cfg.Store.View(ctx, func(tx store.Tx) (err error) {
 		sealed, err = tx.JobSecret(ctx, job)

@@ -27,7 +27,7 @@ type args struct {
 	// Compromised says that compromised versions may be opened: always to move data away from them, and for decrypt only
 	// when who asked has the right of his own.
 	Compromised bool `json:"compromised,omitempty"`
-	// From says how another system encrypted the values, for KindEncrypt.
+	// From says how another system encrypted the values, for KindImport.
 	From *from `json:"from,omitempty"`
 
 	sealed []byte // the candidate keys of From, on their way to the job
@@ -69,6 +69,9 @@ func (s *Service) Run(ctx context.Context, c *access.Caller, name string, kind K
 	if err := named(name); err != nil {
 		return api.DatasetRun{}, err
 	}
+	if in.From != nil && kind == KindEncrypt {
+		kind = KindImport
+	}
 	action := actionOf(kind)
 	var a args
 	var checked error
@@ -108,7 +111,7 @@ func (s *Service) arguments(ctx context.Context, c *access.Caller, name string, 
 	}
 	a := args{Dataset: name, ID: d.ID, Workers: in.Workers, Batch: in.BatchSize, Rate: float64(in.Rate), DryRun: in.DryRun, Sample: in.Sample,
 		Compromised: kind != KindDecrypt || s.mayDecryptCompromised(c, &d)}
-	if err := missing(c, keyNeeds(kind, &d, false, in.From != nil)); err != nil {
+	if err := missing(c, keyNeeds(kind, &d, false)); err != nil {
 		return a, err
 	}
 	if in.From != nil {
@@ -125,7 +128,7 @@ func (s *Service) arguments(ctx context.Context, c *access.Caller, name string, 
 	}
 	defer at.close()
 	w, err := s.work(ctx, at, kind, a)
-	if err != nil || kind != KindEncrypt {
+	if err != nil || kind.work() != KindEncrypt {
 		return a, err
 	}
 	return a, at.fits(ctx, w.suites(), a.From != nil) // the values may have grown since the dataset was added
@@ -167,20 +170,20 @@ func (s *Service) Needs(ctx context.Context, j jobs.Job) ([]access.Right, error)
 	if err != nil {
 		return nil, err
 	}
-	return append(out, keyNeeds(kind, &d, a.Compromised, a.From != nil)...), nil
+	return append(out, keyNeeds(kind, &d, a.Compromised)...), nil
 }
 
 // keyNeeds is what a kind of work asks for on the keys of a dataset. Encrypting and moving values is what the dataset was
 // registered for by somebody who may use its keys; values in clear are for those only who may open them themselves. So is
 // an import: who brings keys of his own learns from the counts what opens under them and looks as he expects.
-func keyNeeds(kind Kind, d *datasets.Dataset, compromised, imports bool) (out []access.Right) {
-	if kind != KindDecrypt && !imports {
+func keyNeeds(kind Kind, d *datasets.Dataset, compromised bool) (out []access.Right) {
+	if kind != KindDecrypt && kind != KindImport {
 		return nil
 	}
 	for _, col := range d.Columns {
 		key := access.Resource{Kind: access.KindKey, Name: col.Key}
 		out = append(out, access.Right{Action: access.KeyDecrypt, Resource: key})
-		if imports {
+		if kind == KindImport {
 			out = append(out, access.Right{Action: access.KeyEncrypt, Resource: key})
 		}
 		if compromised && kind == KindDecrypt {
@@ -261,7 +264,7 @@ func RunOf(j jobs.Job) *api.DatasetRun {
 }
 
 func isKind(kind string) bool {
-	for _, k := range Kinds() {
+	for _, k := range jobKinds() {
 		if string(k) == kind {
 			return true
 		}
