@@ -159,7 +159,9 @@ func (p *pgpPassword) decrypt(raw []byte) (inner []byte, ok bool) {
 	if err != nil {
 		return nil, false
 	}
-	inner, err = io.ReadAll(body)
+	buf := bytes.NewBuffer(make([]byte, 0, len(raw)+bytes.MinRead)) // at once: growing would leave copies behind
+	_, err = buf.ReadFrom(body)
+	inner = buf.Bytes()
 	if closing := body.Close(); err != nil || closing != nil || r.Len() > 0 {
 		return inner, false
 	}

@@ -117,7 +117,7 @@ func (w Work) walk(ctx context.Context, s *State, until time.Time, save Save) er
 		}
 		if s.Counts.Failed > MaxFailed {
 			return fault.Newf(api.CodeLimit, "working on the dataset: more than %d values failed", MaxFailed).
-				WithNext("look at the reasons (keyturn job show), mend the cause and retry the job")
+				WithNext(w.hintForStuck())
 		}
 		return nil
 	})
