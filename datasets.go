@@ -37,6 +37,10 @@ func (c *Client) Census(ctx context.Context, dataset string) (api.Census, error)
 
 // EncryptDataset starts the job that seals every plaintext value. Follow it with WatchJob. Needs dataset.run. Codes:
 // conflict while another job works on the dataset.
+//
+// With in.From the values are ciphertexts of another system (Fernet, AES-256-CBC, pgcrypto), which the job opens under the
+// candidate keys that are given and seals anew; that also needs key.encrypt and key.decrypt on the columns' keys. The caller
+// clears the candidates afterwards. They are erased from the store when the job ends, so it can't be retried: start another.
 func (c *Client) EncryptDataset(ctx context.Context, dataset string, in api.DatasetRunRequest) (api.DatasetRun, error) {
 	return c.runDataset(ctx, dataset, "encrypt", in)
 }

@@ -40,6 +40,9 @@ type AddDatasetRequest struct {
 	// Unbound lets Context leave out parts of the primary key. Ciphertexts can then be moved between rows unnoticed: for
 	// applications that seal before they know the row.
 	Unbound bool `json:"unbound,omitempty"`
+	// Foreign says that the values are ciphertexts of another system, which `dataset encrypt` with a From will open: that they
+	// are longer than their plaintexts is no reason to call the column too narrow.
+	Foreign bool `json:"foreign,omitempty"`
 }
 
 // Census counts, per column, what its values stand under now. It is taken after a durable flush of the database.
@@ -78,6 +81,39 @@ type DatasetRunRequest struct {
 	Unthrottled bool `json:"unthrottled,omitempty"`
 	// Sample, for verify: open every Nth value only; 0 or 1 = all.
 	Sample int `json:"sample,omitempty"`
+	// From, for encrypt: the values were encrypted by another system; they are opened and sealed anew.
+	From *DatasetSource `json:"from,omitempty"`
+}
+
+// DatasetSource says how another system encrypted the values of a dataset, and holds the keys with which it may have done
+// so. It asks for key.encrypt and key.decrypt on the key of every column.
+type DatasetSource struct {
+	// Format is fernet, aes-256-cbc or pgcrypto. Layout is how a value is put together: of fernet token; of aes-256-cbc iv
+	// (the default), iv-hmac or openssl; of pgcrypto pgp (the default), raw or raw-iv.
+	Format string `json:"format"`
+	Layout string `json:"layout,omitempty"`
+	// Keys are the candidates, 1 to 16, as bytes: keys, or passwords for openssl and pgp. They are kept sealed with the job,
+	// until it ends, and nowhere else.
+	Keys [][]byte `json:"keys"`
+	// Encoding of values: auto (the default), raw, base64 or hex.
+	Encoding string `json:"encoding,omitempty"`
+	// IV, for pgcrypto raw: 32 hexadecimal digits; default zeroes. Iterations, for openssl: of PBKDF2; default 10000.
+	IV         string `json:"iv,omitempty"`
+	Iterations int    `json:"iterations,omitempty"`
+	// Unauthenticated accepts values that nothing verifies, and asks for Expect: utf8, any, or a regular expression (RE2)
+	// that fits a whole plaintext.
+	Unauthenticated bool   `json:"unauthenticated,omitempty"`
+	Expect          string `json:"expect,omitempty"`
+	// PlaintextToo also seals values that aren't in the format. Default: they are left and listed as failed. Not for layouts
+	// whose values can't be told from plaintext.
+	PlaintextToo bool `json:"plaintextToo,omitempty"`
+}
+
+// DatasetCandidate says how many values a candidate key of a DatasetSource opened. The fingerprint tells candidates apart,
+// in this store only.
+type DatasetCandidate struct {
+	Fingerprint string `json:"fingerprint"`
+	Values      int64  `json:"values"`
 }
 
 // DatasetRun is what `dataset encrypt|reencrypt|verify|decrypt` print at the end (or at once with --detach).
@@ -93,6 +129,9 @@ type DatasetRun struct {
 	RowsPerSecond float64 `json:"rowsPerSecond"`
 	DryRun        bool    `json:"dryRun,omitempty"`
 	Error         string  `json:"error,omitempty"`
+	// From and Candidates, of an encrypt with a DatasetSource: its format and layout, and the candidates in their order.
+	From       string             `json:"from,omitempty"`
+	Candidates []DatasetCandidate `json:"candidates,omitempty"`
 }
 
 // Job is durable work. Total is an estimate until the job is done; Run holds a dataset job's counts.

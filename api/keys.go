@@ -207,9 +207,11 @@ type DeriveResponse struct {
 }
 
 // ImportKeyRequest makes a key whose first version is material from elsewhere (32 bytes), or adds it as the next,
-// active version when the key exists.
+// active version when the key exists. Version, when not 0, is the number that the material is to get: any other is a
+// conflict. Several generations come in in their order that way, and never twice.
 type ImportKeyRequest struct {
 	Material  []byte `json:"material"`
+	Version   uint32 `json:"version,omitempty"`
 	Purpose   string `json:"purpose,omitempty"`
 	Algorithm string `json:"algorithm,omitempty"`
 	Suite     int    `json:"suite,omitempty"`

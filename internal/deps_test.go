@@ -25,7 +25,7 @@ var floors = [][]string{
 	{"api"},
 	{"internal/fault", "internal/failpoint", "internal/buildinfo"},
 	{"internal/material"},
-	{"internal/envelope"},
+	{"internal/envelope", "internal/foreign"},
 	{"."}, // the SDK: users' programs; api and the ground only
 	{"internal/keys", "internal/access", "internal/audit", "internal/jobs", "internal/datasets"},
 	{"internal/store", "internal/keyring", "internal/authn"},
@@ -67,6 +67,8 @@ var fences = map[string][]string{
 	"github.com/prometheus":      {"internal/httpapi", "internal/server"},
 	"github.com/pressly/goose":   {"internal/store"},
 	"github.com/openbao":         {"internal/keyring"},
+	"github.com/ProtonMail":      {"internal/foreign"},
+	"github.com/fernet":          {},
 	"github.com/tink-crypto":     {},
 	"pgregory.net/rapid":         {},
 	"github.com/hanwen/go-fuse":  {},

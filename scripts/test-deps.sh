@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need from Debian's packages: a PostgreSQL server (and pgbench), FUSE for the power-cut tests, SoftHSM for
 # master keys in an HSM.
+# Installs what the tests need from Debian's packages: a PostgreSQL server (and pgbench), FUSE for the power-cut tests, openssl.
 # Finds them already there and does nothing; needs root, or sudo without a password, to install.
 set -euo pipefail
 
@@ -8,6 +9,7 @@ missing=()
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing+=(postgresql)
 { command -v pgbench || ls /usr/lib/postgresql/*/bin/pgbench; } >/dev/null 2>&1 || missing+=(postgresql-contrib)
 command -v fusermount3 >/dev/null 2>&1 || missing+=(fuse3)
+command -v openssl >/dev/null 2>&1 || missing+=(openssl) # the oracle of what openssl enc writes
 command -v cc >/dev/null 2>&1 || missing+=(gcc libc6-dev)
 { command -v softhsm2-util && ls /usr/lib/softhsm/libsofthsm2.so; } >/dev/null 2>&1 || missing+=(softhsm2)
 [ ${#missing[@]} -eq 0 ] && exit 0

@@ -74,6 +74,7 @@ The context template binds every ciphertext to its place, so that one moved to a
 	f.StringVar(&in.Table, "table", "", "the `table`, or SCHEMA.TABLE (required)")
 	f.StringSliceVar(&in.PK, "pk", nil, "the primary key's `columns` (default: the table's own)")
 	f.StringArrayVar(&columns, "column", nil, "a column and its key, `COLUMN=KEY`; may be repeated (required)")
+	f.BoolVar(&in.Foreign, "foreign", false, "the values are ciphertexts of another system, for 'dataset encrypt --from' to open: don't measure them")
 	f.StringArrayVar(&context, "context", nil, "what every ciphertext is bound to, `NAME=TEMPLATE`; may be repeated")
 	return cmd
 }

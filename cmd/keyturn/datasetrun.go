@@ -15,7 +15,7 @@ import (
 // work is a verb that runs a job over a dataset.
 type work struct {
 	verb, short, long, example string
-	destroys, samples          bool
+	destroys, samples, imports bool
 	call                       func(*keyturn.Client, context.Context, string, api.DatasetRunRequest) (api.DatasetRun, error)
 }
 
@@ -23,10 +23,13 @@ type work struct {
 var works = map[string]work{
 	"encrypt": {
 		verb: "encrypt", short: "Seal every plaintext value of a dataset",
-		long: "Seals every value that is still plaintext, row by row, by compare-and-swap: what the application writes meanwhile\nstays. Values that are sealed already, and nulls, are left alone.",
-		call: (*keyturn.Client).EncryptDataset,
+		long: "Seals every value that is still plaintext, row by row, by compare-and-swap: what the application writes meanwhile\nstays. Values that are sealed already, and nulls, are left alone." + fromHelp,
+		call: (*keyturn.Client).EncryptDataset, imports: true,
 		example: `  keyturn dataset encrypt patients
-  keyturn dataset encrypt patients --dry-run`,
+  keyturn dataset encrypt patients --dry-run
+  keyturn dataset encrypt patients --from fernet --from-key-file new.key --from-key-file old.key --dry-run
+  keyturn dataset encrypt letters --from pgcrypto --from-key-file password.txt
+  keyturn dataset encrypt cards --from aes-256-cbc --from-key-file aes.key --unauthenticated --expect '[0-9]{16}'`,
 	},
 	"reencrypt": {
 		verb: "reencrypt", short: "Bring every value under its key's active version",
@@ -55,6 +58,7 @@ var works = map[string]work{
 func datasetRun(a *app, w work) *cobra.Command {
 	var in api.DatasetRunRequest
 	var detach, yes bool
+	var from fromFlags
 	cmd := &cobra.Command{
 		Use: w.verb + " NAME", Short: w.short, Example: w.example,
 		Long: w.long + "\n\nWaits and shows the progress. Ctrl-C leaves a job that can go on. With --detach a server takes it over at once.",
@@ -65,6 +69,15 @@ func datasetRun(a *app, w work) *cobra.Command {
 				if err := a.confirm(cmd.Context(), yes, "Writing the values of dataset %s back in clear", printable(name)); err != nil {
 					return err
 				}
+			}
+			what := "dataset " + w.verb + " " + name
+			source, release, err := from.request(ctx, a, cmd.Flags())
+			defer release()
+			if err != nil {
+				return err
+			}
+			if in.From = source; source != nil {
+				what += " --from " + source.Format + " … (the same command)"
 			}
 			return a.with(ctx, func(s *store) error {
 				if detach && s.embedded {
@@ -79,7 +92,7 @@ func datasetRun(a *app, w work) *cobra.Command {
 						t.line("Job %s was handed to the server. Follow it: keyturn job watch %s", run.Job, run.Job)
 					})
 				}
-				return a.follow(ctx, s, run.Job, "dataset "+w.verb+" "+name, w.samples)
+				return a.follow(ctx, s, run.Job, what, w.samples)
 			})
 		},
 	}
@@ -92,6 +105,9 @@ func datasetRun(a *app, w work) *cobra.Command {
 	f.BoolVar(&detach, "detach", false, "return at once and leave the job to the server")
 	if w.samples {
 		f.IntVar(&in.Sample, "sample", 0, "open every `N`th value only (default: all)")
+	}
+	if w.imports {
+		from.add(f)
 	}
 	if w.destroys {
 		f.BoolVar(&yes, "yes", false, "don't ask")
@@ -159,6 +175,7 @@ func (a *app) showRun(j api.Job) error {
 		t.row("skipped", r.Skipped)
 		t.row("conflicts", r.Conflicts)
 		t.row("failed", r.Failed)
+		candidatesTable(t, r)
 		t.row("seconds", fmt.Sprintf("%.1f (%s rows/s)", r.Seconds, grouped(int64(r.RowsPerSecond))))
 	})
 }
@@ -177,10 +194,18 @@ func outcomeOf(j api.Job, values bool) error {
 	case failed > 0 && values:
 		return fault.Newf(api.CodeIntegrity, "verifying: %d values don't open", failed).WithNext("keyturn job show " + j.ID + " lists them")
 	case j.State == "failed":
-		return fault.Newf(api.CodeInternal, "running job %s: %s", j.ID, j.Error).WithNext("mend what it names, then: keyturn job retry " + j.ID)
+		return fault.Newf(api.CodeInternal, "running job %s: %s", j.ID, j.Error).WithNext("mend what it names, then: " + retryOf(j))
 	case failed > 0:
 		return fault.Newf(api.CodeInternal, "running job %s: %d rows could not be done and were left as they are", j.ID, failed).
-			WithNext("keyturn job show " + j.ID + " lists them and says why; afterwards: keyturn job retry " + j.ID)
+			WithNext("keyturn job show " + j.ID + " lists them and says why; afterwards: " + retryOf(j))
 	}
 	return nil
+}
+
+// retryOf takes up what a job left. An import's candidate keys are gone with it.
+func retryOf(j api.Job) string {
+	if j.Run != nil && j.Run.From != "" {
+		return "the same command again, with the keys that were missing"
+	}
+	return "keyturn job retry " + j.ID
 }

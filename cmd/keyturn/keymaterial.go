@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/base64"
 	"io"
 
@@ -87,13 +86,20 @@ data key protects; 'keyturn decrypt' opens it again.`,
 
 func keyImport(a *app) *cobra.Command {
 	var in api.ImportKeyRequest
-	var file string
+	var file, form string
 	cmd := &cobra.Command{
 		Use:   "import NAME",
 		Short: "Make a key, or its next version, of material from elsewhere",
-		Long: `Reads 32 bytes of key material from stdin or a file: raw, or in base64 as 'openssl rand -base64 32' and Fernet print it.
-A key that doesn't exist is made; one that does gets the material as its next, active version.`,
-		Example: `  keyturn key import legacy --in old.key --reason "moving from the old vault"
+		Long: `Reads 32 bytes of key material from stdin or a file: raw, in base64 as 'openssl rand -base64 32' and Fernet print it, or in
+hexadecimal. What it was read as is said on stderr; --format takes one form and no other.
+
+A key that doesn't exist is made; one that does gets the material as its next, active version, and the version before opens
+what it sealed and seals nothing new. With --version the material becomes that version or none: import several generations in
+their order, oldest first, and a script that is run twice imports nothing twice.
+
+An imported key opens nothing that another system encrypted with it: see 'keyturn dataset encrypt --from' for that.`,
+		Example: `  keyturn key import legacy --in old.key --version 1 --reason "moving from the old vault"
+  keyturn key import legacy --in new.key --version 2 --format fernet --reason "moving from the old vault"
   openssl rand -base64 32 | keyturn key import fresh --purpose data`,
 		Args: args("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
@@ -102,10 +108,12 @@ A key that doesn't exist is made; one that does gets the material as its next, a
 				return err
 			}
 			defer clear(raw)
-			if in.Material, err = parseMaterial(raw); err != nil {
+			var as string
+			if in.Material, as, err = parseKey(raw, form, "material", 32); err != nil {
 				return err
 			}
 			defer clear(in.Material)
+			a.note("the material was read as %s", as)
 			return a.with(cmd.Context(), func(s *store) error {
 				k, err := s.ImportKey(cmd.Context(), args[0], in)
 				return a.showKey(k, err)
@@ -114,28 +122,14 @@ A key that doesn't exist is made; one that does gets the material as its next, a
 	}
 	f := cmd.Flags()
 	f.StringVar(&file, "in", "", "read from this `file` instead of stdin")
+	f.StringVar(&form, "format", formAuto, "how the material is written: auto, raw, base64, hex or fernet")
+	f.Uint32Var(&in.Version, "version", 0, "the `version` that it must become; refused when another is next")
 	f.StringVar(&in.Purpose, "purpose", "", "as for key create")
 	f.StringVar(&in.Algorithm, "algorithm", "", "as for key create")
 	f.IntVar(&in.Suite, "suite", 0, "as for key create")
 	f.StringVar(&in.Period, "period", "", "as for key create")
 	f.StringVar(&in.Reason, "reason", "", "`why`, for the audit log")
 	return cmd
-}
-
-// parseMaterial reads 32 bytes: raw, or in one of the usual forms of base64, which is longer. 32 characters of text are
-// refused: they are a password, or fewer random bytes in some encoding, and no key.
-func parseMaterial(b []byte) ([]byte, error) {
-	isText := !bytes.ContainsFunc(b, func(r rune) bool { return r < ' ' || r > '~' })
-	if len(b) == 32 && !isText {
-		return bytes.Clone(b), nil
-	}
-	text := string(bytes.TrimSpace(b))
-	for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.URLEncoding, base64.RawStdEncoding, base64.RawURLEncoding} {
-		if key, err := enc.Strict().DecodeString(text); err == nil && len(key) == 32 {
-			return key, nil
-		}
-	}
-	return nil, usage("material", "reading key material: it is neither 32 raw bytes nor 32 bytes in base64")
 }
 
 func keyExport(a *app) *cobra.Command {

@@ -114,7 +114,9 @@ func appendBulk(dst []byte, d *Details) []byte {
 	dst = textField(dst, `"table":`, d.Table)
 	dst = textField(dst, `"column":`, d.Column)
 	dst = textField(dst, `"job":`, d.Job)
-	return textField(dst, `"kind":`, d.Kind)
+	dst = textField(dst, `"kind":`, d.Kind)
+	dst = textField(dst, `"from":`, d.From)
+	return textField(dst, `"candidates":`, d.Candidates)
 }
 
 func appendRest(dst []byte, d *Details) []byte {

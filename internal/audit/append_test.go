@@ -71,6 +71,8 @@ type wireDetails struct {
 	Column           string          `json:"column,omitempty"`
 	Job              string          `json:"job,omitempty"`
 	Kind             string          `json:"kind,omitempty"`
+	From             string          `json:"from,omitempty"`
+	Candidates       string          `json:"candidates,omitempty"`
 	Events           uint64          `json:"events,omitempty"`
 	Version          string          `json:"version,omitempty"`
 	Count            uint64          `json:"count,omitempty"`

@@ -117,6 +117,8 @@ type Details struct {
 	Column     string
 	Job        string
 	Kind       string // of a job
+	From       string // the format of another system from which values were taken over
+	Candidates string // how many of them opened under which candidate key, by fingerprint: "fingerprint=count …"
 
 	// The log itself and the process.
 	Events   uint64 // the size of the log

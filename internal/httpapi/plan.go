@@ -45,8 +45,8 @@ func (p *plan) needsBody() bool {
 	return slices.ContainsFunc(p.members, func(m member) bool { return m.required })
 }
 
-// planOf makes the plan of a request type. Request types are structs of strings, bytes, integers, booleans, and slices
-// and maps of those; anything else is a mistake in the route table and panics while it is built.
+// planOf makes the plan of a request type. Request types are structs of strings, bytes, integers, booleans, and slices,
+// maps and optional structs (by pointer) of those; anything else is a mistake in the route table and panics while it is built.
 func planOf(t reflect.Type) *plan { return planner{}.plan(t) }
 
 // planner knows the plans of the structs that it has begun, so that a type may hold itself.
@@ -56,6 +56,10 @@ func (pl planner) plan(t reflect.Type) *plan {
 	switch t.Kind() {
 	case reflect.Struct:
 		return pl.object(t)
+	case reflect.Pointer: // an object that may be left out; null is refused as everywhere
+		if t.Elem().Kind() == reflect.Struct {
+			return pl.object(t.Elem())
+		}
 	case reflect.Map:
 		if t.Key().Kind() == reflect.String {
 			return &plan{kind: kindMap, elem: pl.plan(t.Elem())}

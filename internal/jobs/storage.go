@@ -82,6 +82,13 @@ type Tx interface {
 	// unfinished job has the same UniqueKey, it is a fault with api.CodeConflict that is not ErrLost.
 	Save(ctx context.Context, j Job) (Control, error)
 
+	// SetJobSecret keeps with an unfinished job what its handler needs and nobody may read, sealed by the caller: Args are
+	// shown, this never is. Saving a final state deletes it, in the same transaction. not_found when the job has ended.
+	SetJobSecret(ctx context.Context, id string, sealed []byte) error
+
+	// JobSecret reads it; not_found when there is none, or none any more.
+	JobSecret(ctx context.Context, id string) ([]byte, error)
+
 	// SetControl writes the control flag of a job in whatever state, and answers the job after that.
 	SetControl(ctx context.Context, id string, c Control) (Job, error)
 

@@ -8,6 +8,20 @@ import (
 	"github.com/keyturn/keyturn/internal/fault"
 )
 
+// ExpectNext is nil when the next version of k will have the number n, or n is 0; otherwise it is a conflict that names
+// the number. A key without versions begins with 1.
+func (k *Key) ExpectNext(n uint32) error {
+	next := uint64(len(k.Versions)) + 1
+	if n == 0 || uint64(n) == next {
+		return nil
+	}
+	e := fault.Newf(api.CodeConflict, "the next version of the key is %d, not %d", next, n).WithField("version")
+	if uint64(n) < next {
+		return e.WithNext("version numbers are never given twice: if this material is there already, go on with the one that follows it")
+	}
+	return e.WithNext("import the versions in their order, oldest first")
+}
+
 // Rotate appends a new version, active at once, and deactivates the one that was. A key without an active version
 // (new, disabled, suspended) just gets the new one; a suspended version stays suspended. ifVersion, when not 0, refuses
 // with conflict unless that version is the active one: whoever decided to rotate had seen it.

@@ -33,6 +33,24 @@ func TestRotate(t *testing.T) {
 	}
 }
 
+func TestExpectNext(t *testing.T) {
+	empty := Key{}
+	one := newTestKey(t, Spec{})
+	two := one.Clone()
+	if _, err := two.Rotate(testNow, "", "", 0); err != nil {
+		t.Fatal(err)
+	}
+	for n, k := range []*Key{&empty, &one, &two} {
+		for asked := range uint32(6) {
+			err := k.ExpectNext(asked)
+			fits := asked == 0 || int(asked) == n+1
+			if fits != (err == nil) || !fits && (fault.CodeOf(err) != api.CodeConflict || fault.FieldOf(err) != "version" || fault.NextOf(err) == "") {
+				t.Errorf("version %d for a key with %d: %v", asked, n, err)
+			}
+		}
+	}
+}
+
 func TestRotateIfVersion(t *testing.T) {
 	k := newTestKey(t, Spec{})
 	before := k.Clone()

@@ -103,7 +103,7 @@ func suiteOf(n int) (envelope.Suite, error) {
 }
 
 // Import brings material from elsewhere in: as the first version of a new key, or as the next, active version of one
-// that exists; the latter also takes key.encrypt and key.decrypt. It takes ownership of in.Material and wipes it. Purpose,
+// that exists; the latter also takes key.encrypt and key.decrypt. in.Version says which one it must become. It takes ownership of in.Material and wipes it. Purpose,
 // algorithm, suite and period are for a new key; of one that exists they must be left out or agree.
 func (s *Service) Import(ctx context.Context, c *access.Caller, name string, in api.ImportKeyRequest) (api.Key, error) {
 	defer clear(in.Material)
@@ -122,6 +122,9 @@ func (s *Service) Import(ctx context.Context, c *access.Caller, name string, in 
 	}
 	return s.shown(s.changeKey(ctx, c, intent, name, func(k *keys.Key, ev *audit.Event) ([]keys.Transition, error) {
 		if err := sameKind(k, in); err != nil {
+			return nil, err
+		}
+		if err := k.ExpectNext(in.Version); err != nil {
 			return nil, err
 		}
 		moves, err := s.rotateStep(k, ev, c, in.Reason, 0)
@@ -155,6 +158,9 @@ func (s *Service) importNew(ctx context.Context, c *access.Caller, intent gate.I
 	k, moves, err := s.newKey(c, spec, in.Reason)
 	if err != nil {
 		return api.Key{}, err
+	}
+	if in.Version > 1 {
+		return api.Key{}, s.refuse(ctx, c, intent, func(*audit.Event) {}, (&keys.Key{}).ExpectNext(in.Version))
 	}
 	return s.insert(ctx, c, intent, k, moves, func(k *keys.Key) error {
 		return s.ring.FillWith(ctx, k, 1, material.New(append([]byte(nil), in.Material...)))

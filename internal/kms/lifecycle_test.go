@@ -440,6 +440,39 @@ func TestImport(t *testing.T) {
 	wants(t, err, api.CodeDenied)
 }
 
+// Generations come in in their order, and none of them twice.
+func TestImportAsVersion(t *testing.T) {
+	h := newHouse(t, options{})
+	from := func(generation byte, version uint32) (api.Key, error) {
+		m := []byte("0123456789abcdefghijklmnopqrstuv")
+		m[0] = generation
+		return h.svc.Import(t.Context(), owner(), "ext", api.ImportKeyRequest{Material: m, Version: version, Reason: "moving in"})
+	}
+	_, err := from('b', 2)
+	wants(t, err, api.CodeConflict, "version")
+	if e := h.lastEvent(); e.Success || e.Details["code"] != "conflict" {
+		t.Errorf("%s", e.raw)
+	}
+	if _, err := h.svc.Show(t.Context(), owner(), "ext"); fault.CodeOf(err) != api.CodeNotFound {
+		t.Errorf("a key was made: %v", err)
+	}
+	for i, version := range []uint32{1, 2, 3} {
+		k, err := from('a'+byte(i), version)
+		h.must(err)
+		if k.Versions[i].Version != version || k.Versions[i].State != "active" {
+			t.Errorf("%+v", k.Versions)
+		}
+	}
+	for _, taken := range []uint32{1, 3, 5} {
+		_, err := from('x', taken)
+		wants(t, err, api.CodeConflict, "version")
+	}
+	k, err := h.svc.Show(t.Context(), owner(), "ext")
+	if err != nil || len(k.Versions) != 3 {
+		t.Errorf("%+v, %v", k, err)
+	}
+}
+
 func TestExportNeedsMore(t *testing.T) {
 	h := newHouse(t, options{})
 	h.create(api.CreateKeyRequest{Name: "phi"})

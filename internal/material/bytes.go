@@ -1,8 +1,8 @@
 // Package material holds secret bytes: it makes them, compares them, copies them, destroys them, and never shows them.
 //
 // A [Bytes] prints, formats, marshals and logs as "[redacted]", whatever verb or encoder asks. The only way to its
-// content is [Bytes.Expose], one word to grep for, and a test of this package fails when any room but envelope and
-// keyring says it.
+// content is [Bytes.Expose], one word to grep for, and a test of this package fails when any room but envelope, foreign
+// and keyring says it.
 //
 //	kek := material.Random(32)
 //	defer kek.Destroy()

@@ -1,5 +1,7 @@
 package reencrypt
 
+import "github.com/keyturn/keyturn/internal/foreign"
+
 // Kind is what a run does to a dataset. It is also the kind of its job.
 type Kind string
 
@@ -11,8 +13,23 @@ const (
 	KindDecrypt   Kind = "dataset-decrypt"   // ciphertext -> plaintext
 )
 
-// Kinds lists every kind.
+// KindImport is the kind of a job that takes over what another system encrypted; its work is KindEncrypt with an Import. It
+// is a kind of its own so that a node of an older release, which would take foreign ciphertexts for plaintext, leaves it.
+const KindImport Kind = "dataset-import"
+
+// Kinds lists every kind of work.
 func Kinds() []Kind { return []Kind{KindEncrypt, KindReencrypt, KindVerify, KindDecrypt} }
+
+// jobKinds lists every kind of job.
+func jobKinds() []Kind { return append(Kinds(), KindImport) }
+
+// work is what a job of this kind does.
+func (k Kind) work() Kind {
+	if k == KindImport {
+		return KindEncrypt
+	}
+	return k
+}
 
 // seals reports whether a run of this kind makes new ciphertexts.
 func (k Kind) seals() bool { return k == KindEncrypt || k == KindReencrypt }
@@ -31,6 +48,10 @@ type Counts struct {
 	Null       int64 `json:"null"`       // values that are NULL
 	Plaintext  int64 `json:"plaintext"`  // values that aren't ours
 	Unreadable int64 `json:"unreadable"` // values that look like ours and don't open, or belong to another key
+
+	// Candidates is how many values opened under each candidate key of an Import. A value that gave way to the application
+	// counts again when a later pass opens it.
+	Candidates [foreign.MaxCandidates]int64 `json:"candidates,omitzero"`
 }
 
 // add sums up. again leaves out what counts a row of the table once.
@@ -40,6 +61,9 @@ func (c *Counts) add(o Counts, again bool) {
 	c.Failed += o.Failed
 	c.Stuck += o.Stuck
 	c.Opened += o.Opened
+	for i, n := range o.Candidates {
+		c.Candidates[i] += n
+	}
 	if again {
 		return
 	}

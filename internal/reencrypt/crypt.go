@@ -144,11 +144,22 @@ func (c *crypto) value(ctx context.Context, p *Page, b *Batch, r *result, row, c
 		}
 		return fail(reason)
 	case !ours:
-		r.counts.Plaintext++
+		if c.work.Import == nil {
+			r.counts.Plaintext++
+		}
 		if c.work.Kind != KindEncrypt {
 			return leave, nil
 		}
-		c.plain = append(c.plain[:0], v...)
+		if c.work.Import == nil {
+			c.plain = append(c.plain[:0], v...)
+			break
+		}
+		if err := ctx.Err(); err != nil { // a stretched password takes its time
+			return leave, err
+		}
+		if reason := c.foreign(r, v, form); reason != "" {
+			return stuck(reason)
+		}
 	case c.work.Kind == KindEncrypt || c.work.Kind == KindReencrypt && h.Version >= c.work.Columns[col].Keys.Current().Header().Version:
 		// A version above the current one: somebody rotated after this chunk began. The next one will know.
 		return leave, nil
@@ -196,6 +207,9 @@ func (c *crypto) replace(b *Batch, r *result, v []byte, form Form, col int, chan
 		out = c.sealed
 		r.sealed[col].operations++
 		r.sealed[col].bytes += uint64(len(c.plain))
+		if reason := c.tooWide(form, col); reason != "" {
+			return stuck(reason)
+		}
 	}
 	for before := 0; !changed && before < col; before++ {
 		b.Old[before].AddWithout(Null)

@@ -21,8 +21,8 @@ import (
 
 // Handlers are the job handlers of every kind, for the server's table.
 func (s *Service) Handlers() []runner.Handler {
-	out := make([]runner.Handler, 0, len(Kinds()))
-	for _, k := range Kinds() {
+	out := make([]runner.Handler, 0, len(jobKinds()))
+	for _, k := range jobKinds() {
 		out = append(out, handler{s, k})
 	}
 	return out
@@ -111,6 +111,12 @@ func (c *chunk) advance(ctx context.Context, d *datasets.Dataset) (done bool, er
 	}
 	defer w.release(context.WithoutCancel(ctx))
 	c.keys, c.moved = w.handles, map[int]bool{}
+	if c.kind == KindImport {
+		if w.Import, err = c.s.imports(ctx, c.run.Job.ID, d, c.args.From); err != nil {
+			return false, err
+		}
+		defer w.Import.Opener.Destroy()
+	}
 	if c.p.State.Pass == 0 {
 		err = c.begin(ctx, a, w)
 	}
@@ -304,6 +310,9 @@ func (c *chunk) describe(ev *audit.Event, before Counts) {
 	d.Skipped, d.Conflicts = since(n.Skipped, before.Skipped), since(n.Conflicts, before.Conflicts)
 	d.Failed, d.Plaintext = since(n.Failed, before.Failed), since(n.Plaintext, before.Plaintext)
 	d.Unreadable = since(n.Unreadable, before.Unreadable)
+	if from := c.args.From; from != nil {
+		d.From, d.Candidates = from.String(), from.told(n, before)
+	}
 }
 
 func since(now, before int64) uint64 { return uint64(max(0, now-before)) }
@@ -331,18 +340,22 @@ func (r *running) suites() map[string]envelope.Suite {
 
 // work describes a run over an attached dataset.
 func (s *Service) work(ctx context.Context, a *attached, kind Kind, in args) (*running, error) {
-	r := &running{Work: Work{Kind: kind, Target: a.target, PK: a.PK, DryRun: in.DryRun, Workers: in.Workers, Batch: in.Batch, Rate: in.Rate, Sample: in.Sample}}
+	r := &running{Work: Work{Kind: kind.work(), Target: a.target, PK: a.PK, DryRun: in.DryRun, Workers: in.Workers, Batch: in.Batch, Rate: in.Rate, Sample: in.Sample}}
+	if in.From != nil && in.From.Slow() && (r.Batch == 0 || r.Batch > slowBatch) {
+		r.Batch = slowBatch
+	}
 	for _, col := range a.Columns {
 		template, err := datasets.Compile(a.Dataset, col.Name)
 		if err != nil {
 			return nil, err
 		}
-		h, err := s.handlesOf(ctx, col.KeyID, kind, in.Compromised)
+		h, err := s.handlesOf(ctx, col.KeyID, kind.work(), in.Compromised)
 		if err != nil {
 			return nil, err
 		}
 		r.handles = append(r.handles, h)
-		r.Columns = append(r.Columns, WorkColumn{Name: col.Name, Context: template, Keys: h})
+		place, _ := a.table.Column(col.Name)
+		r.Columns = append(r.Columns, WorkColumn{Name: col.Name, Context: template, Keys: h, Width: place.Width})
 	}
 	return r, nil
 }

@@ -163,7 +163,7 @@ func complete(ctx context.Context, db Database, d *datasets.Dataset, in api.AddD
 	if err := datasets.Validate(d); err != nil {
 		return nil, err
 	}
-	if err := a.fits(ctx, suites); err != nil {
+	if err := a.fits(ctx, suites, in.Foreign); err != nil {
 		return nil, err
 	}
 	return append(a.table.NotesFor(a.columns), size(a.table)), nil

@@ -27,6 +27,10 @@ type args struct {
 	// Compromised says that compromised versions may be opened: always to move data away from them, and for decrypt only
 	// when who asked has the right of his own.
 	Compromised bool `json:"compromised,omitempty"`
+	// From says how another system encrypted the values, for KindImport.
+	From *from `json:"from,omitempty"`
+
+	sealed []byte // the candidate keys of From, on their way to the job
 }
 
 // progress is what a job keeps between two chunks.
@@ -78,8 +82,12 @@ func (s *Service) Run(ctx context.Context, c *access.Caller, name string, kind K
 }
 
 func (s *Service) run(ctx context.Context, c *access.Caller, name string, kind Kind, in api.DatasetRunRequest, q Queue) (api.DatasetRun, error) {
+	defer wipeKeys(in.From)
 	if err := named(name); err != nil {
 		return api.DatasetRun{}, err
+	}
+	if in.From != nil && kind == KindEncrypt {
+		kind = KindImport
 	}
 	action := actionOf(kind)
 	var a args
@@ -99,6 +107,9 @@ func (s *Service) run(ctx context.Context, c *access.Caller, name string, kind K
 		}
 		stored, err = s.enqueue(ctx, tx, c, kind, a, q)
 		ev.Details.Dataset, ev.Details.Job = name, stored.ID
+		if a.From != nil {
+			ev.Details.From = a.From.String()
+		}
 		return err
 	})
 	if err != nil {
@@ -120,6 +131,11 @@ func (s *Service) arguments(ctx context.Context, c *access.Caller, name string, 
 	if err := missing(c, keyNeeds(kind, &d, false)); err != nil {
 		return a, err
 	}
+	if in.From != nil {
+		if a.From, a.sealed, err = s.source(ctx, kind, &d, in.From); err != nil {
+			return a, err
+		}
+	}
 	if a.Rate == 0 && !in.Unthrottled {
 		a.Rate = DefaultRate
 	}
@@ -129,10 +145,10 @@ func (s *Service) arguments(ctx context.Context, c *access.Caller, name string, 
 	}
 	defer at.close()
 	w, err := s.work(ctx, at, kind, a)
-	if err != nil || kind != KindEncrypt {
+	if err != nil || kind.work() != KindEncrypt {
 		return a, err
 	}
-	return a, at.fits(ctx, w.suites()) // the values may have grown since the dataset was added
+	return a, at.fits(ctx, w.suites(), a.From != nil) // the values may have grown since the dataset was added
 }
 
 func (s *Service) mayDecryptCompromised(c *access.Caller, d *datasets.Dataset) bool {
@@ -175,15 +191,19 @@ func (s *Service) Needs(ctx context.Context, j jobs.Job) ([]access.Right, error)
 }
 
 // keyNeeds is what a kind of work asks for on the keys of a dataset. Encrypting and moving values is what the dataset was
-// registered for by somebody who may use its keys; values in clear are for those only who may open them themselves.
+// registered for by somebody who may use its keys; values in clear are for those only who may open them themselves. So is
+// an import: who brings keys of his own learns from the counts what opens under them and looks as he expects.
 func keyNeeds(kind Kind, d *datasets.Dataset, compromised bool) (out []access.Right) {
-	if kind != KindDecrypt {
+	if kind != KindDecrypt && kind != KindImport {
 		return nil
 	}
 	for _, col := range d.Columns {
 		key := access.Resource{Kind: access.KindKey, Name: col.Key}
 		out = append(out, access.Right{Action: access.KeyDecrypt, Resource: key})
-		if compromised {
+		if kind == KindImport {
+			out = append(out, access.Right{Action: access.KeyEncrypt, Resource: key})
+		}
+		if compromised && kind == KindDecrypt {
 			out = append(out, access.Right{Action: access.KeyDecryptCompromised, Resource: key})
 		}
 	}
@@ -230,9 +250,12 @@ func (s *Service) enqueue(ctx context.Context, tx store.Tx, c *access.Caller, ki
 	if err := json.Unmarshal(j.Args, &taken); err != nil {
 		return j, fault.Wrap(api.CodeInternal, err, "reading a job's arguments")
 	}
-	if j.Kind != string(kind) || taken.DryRun != a.DryRun || taken.ID != a.ID {
+	if j.Kind != string(kind) || taken.DryRun != a.DryRun || taken.ID != a.ID || !taken.From.same(a.From) {
 		return j, fault.Newf(api.CodeConflict, "job %s (%s) on dataset %s hasn't ended", j.ID, j.Kind, a.Dataset).WithField("dataset").
 			WithNext("wait for it, or end it: keyturn job cancel " + j.ID)
+	}
+	if a.From != nil && taken.From.Secret == a.From.Secret { // the job is new
+		return j, tx.SetJobSecret(ctx, j.ID, a.sealed)
 	}
 	return j, nil
 }
@@ -249,6 +272,9 @@ func RunOf(j jobs.Job) *api.DatasetRun {
 		Job: j.ID, State: string(j.State), Rows: n.Rows, Changed: n.Changed, Skipped: n.Skipped, Conflicts: n.Conflicts, Failed: n.Failed,
 		Seconds: p.Seconds, DryRun: a.DryRun, Error: j.Error,
 	}
+	if a.From != nil {
+		out.From, out.Candidates = a.From.String(), a.From.counted(n)
+	}
 	if p.Seconds > 0 {
 		out.RowsPerSecond = float64(n.Rows) / p.Seconds
 	}
@@ -256,7 +282,7 @@ func RunOf(j jobs.Job) *api.DatasetRun {
 }
 
 func isKind(kind string) bool {
-	for _, k := range Kinds() {
+	for _, k := range jobKinds() {
 		if string(k) == kind {
 			return true
 		}

@@ -93,7 +93,7 @@ func (w Work) step(ctx context.Context, s *State, until time.Time, save Save) (d
 	if s.Left = left; left == 0 {
 		return true, save(ctx, s, nil)
 	}
-	err = s.again(time.Now(), w.Kind)
+	err = s.again(time.Now(), w)
 	return false, errors.Join(err, save(ctx, s, nil))
 }
 
@@ -117,7 +117,7 @@ func (w Work) walk(ctx context.Context, s *State, until time.Time, save Save) er
 		}
 		if s.Counts.Failed > MaxFailed {
 			return fault.Newf(api.CodeLimit, "working on the dataset: more than %d values failed", MaxFailed).
-				WithNext("look at the reasons (keyturn job show), mend the cause and retry the job")
+				WithNext(w.hintForStuck())
 		}
 		return nil
 	})
@@ -142,18 +142,18 @@ func (w Work) countLeft(ctx context.Context) (left int64, err error) {
 }
 
 // again prepares the next pass, or says why there is no point in one.
-func (s *State) again(now time.Time, kind Kind) error {
+func (s *State) again(now time.Time, w Work) error {
 	if s.GiveUp.IsZero() {
 		s.GiveUp = now.Add(patience)
 	}
 	// Values that got stuck in this pass are still there, of course. Only what is left beyond them is work.
 	if s.This.Conflicts == 0 && s.Left <= s.This.Stuck {
 		return fault.Newf(api.CodeIntegrity, "working on the dataset: %d values are left that could not be done", s.Left).
-			WithNext("see why with keyturn job show, mend them, and take them up again with keyturn job retry")
+			WithNext(w.hintForStuck())
 	}
 	if now.After(s.GiveUp) {
 		return fault.Newf(api.CodeConflict, "working on the dataset: the application keeps writing values that this run should have done; %d are left", s.Left).
-			WithNext(giveUpHints[kind])
+			WithNext(giveUpHints[w.Kind])
 	}
 	if s.Pass >= eagerPasses {
 		s.NotBefore = now.Add(min(maxWait, time.Second<<min(s.Pass-eagerPasses, 10)))

@@ -34,6 +34,9 @@ type Work struct {
 	Batch   int     // rows of a page; default 2000, or 200 with a Rate
 	Rate    float64 // rows a second; 0 = as fast as it goes
 	Sample  int     // verify: open every so manieth value only; 0 and 1 = all
+
+	// Import, for KindEncrypt, opens values that another system encrypted; nil seals them as the plaintext they seem to be.
+	Import *Import
 }
 
 // WorkColumn is one column of a Work, in the order of the target's columns.
@@ -41,6 +44,7 @@ type WorkColumn struct {
 	Name    string
 	Context *datasets.Template
 	Keys    Keys
+	Width   int // for an Import: characters, or bytes, that fit; 0 = no limit
 }
 
 // Defaults of a run. The rate keeps the response times of an application about as they are; pages are small then, so that

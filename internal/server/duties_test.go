@@ -75,6 +75,38 @@ func TestRunningKeysIsNotUsingThem(t *testing.T) {
 	admin.must(t, "POST", "/v1/jobs/"+id+"/retry", nil, nil)
 }
 
+// Who brings candidate keys and an expectation learns from the counts what stands in the rows: he must be allowed to open
+// and to seal under the columns' keys. His keys are nowhere in what is answered.
+func TestImportingIsUsingKeys(t *testing.T) {
+	s, admin := populated(t)
+	officer, trusted := inside(s), inside(s)
+	officer.token = admin.principal(t, "officer", "key-administrator")
+	trusted.token = admin.with(t, "trusted", "key-administrator", access.KeyEncrypt, access.KeyDecrypt)
+	half := inside(s)
+	half.token = admin.with(t, "half", "key-administrator", access.KeyEncrypt)
+	in := func() api.DatasetRunRequest {
+		return api.DatasetRunRequest{DryRun: true, From: &api.DatasetSource{Format: "pgcrypto", Keys: [][]byte{[]byte("CANARY-pass-90c4")}}}
+	}
+	for name, c := range map[string]caller{"officer": officer, "half": half} {
+		if status, answer := c.call(t, "POST", "/v1/datasets/patients/encrypt", in()); status != 403 {
+			t.Errorf("%s: %d %s", name, status, answer)
+		}
+	}
+	status, answer := trusted.call(t, "POST", "/v1/datasets/patients/encrypt", in())
+	if status >= 300 || bytes.Contains(answer, []byte("CANARY")) || !bytes.Contains(answer, []byte(`"from":"pgcrypto"`)) {
+		t.Errorf("trusted: %d %s", status, answer)
+	}
+	var run api.DatasetRun
+	if err := json.Unmarshal(answer, &run); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]caller{"officer": officer, "half": half} {
+		if status, answer := c.call(t, "POST", "/v1/jobs/"+run.Job+"/resume", nil); status != 403 {
+			t.Errorf("resuming by %s: %d %s", name, status, answer)
+		}
+	}
+}
+
 // cancelled puts a job on a dataset into the store that its owner has cancelled.
 func cancelled(t testing.TB, s *Server, kind, dataset string) string {
 	t.Helper()

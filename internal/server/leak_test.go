@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"database/sql"
 	"fmt"
 	"io"
 	"net/http"
@@ -126,13 +127,36 @@ func TestNothingAcceptedLeaks(t *testing.T) {
 	password := "CANARY-pw-77ab31"
 	admin.call(t, "POST", "/v1/datasets", api.AddDatasetRequest{
 		Name: "far", DB: "postgres://u:" + password + "@127.0.0.1:1/x?connect_timeout=1", Table: "t", PK: []string{"id"}, Columns: map[string]string{"c": "phi"}})
+	candidate := "CANARY-candidate-0be2c6d1"
+	importing(t, v.Server, admin, candidate)
 	seen := everything(t, v, &log)
 	for what, canary := range map[string]string{
-		"a plaintext": plain, "imported material": material, "a data key": string(dataKey.Plaintext), "a derived key": string(derived.Key),
+		"a candidate key": candidate, "a plaintext": plain, "imported material": material, "a data key": string(dataKey.Plaintext), "a derived key": string(derived.Key),
 		"exported material": string(exported.Material), "a password": password,
 	} {
 		notIn(t, seen, canary, what)
 	}
+}
+
+// importing starts a job with a candidate key, over a table in which it opens nothing, and cancels it.
+func importing(t testing.TB, s *Server, admin caller, candidate string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "own.db")
+	db, err := sql.Open("sqlite", file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, statement := range []string{`CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)`, `INSERT INTO t VALUES (1, 'in clear')`} {
+		if _, err := db.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.opts.Environ = append(environOr(s.opts.Environ), "KEYTURN_DATASET_OWN=sqlite://"+file)
+	admin.must(t, "POST", "/v1/datasets", api.AddDatasetRequest{Name: "own", DBEnv: "KEYTURN_DATASET_OWN", Table: "t", Columns: map[string]string{"v": "phi"}}, nil)
+	var run api.DatasetRun
+	admin.must(t, "POST", "/v1/datasets/own/encrypt", api.DatasetRunRequest{From: &api.DatasetSource{Format: "pgcrypto", Keys: [][]byte{[]byte(candidate)}}}, &run)
+	_, _ = admin.call(t, "POST", "/v1/jobs/"+run.Job+"/cancel", nil) // it may have ended already
 }
 
 // Row 30: each way of signing in is recorded by its name, and by nothing that was presented.

@@ -114,7 +114,10 @@ func (t *txn) Save(ctx context.Context, j jobs.Job) (c jobs.Control, err error) 
 		WHERE id = $1 AND epoch = $2 RETURNING control`,
 		j.ID, j.Epoch, string(j.State), j.Cursor, j.Progress, j.Done, j.Total, j.Error, j.Owner, j.LeaseUntil, j.Attempts,
 		j.Started, j.Finished, j.NextAttempt)
-	return c, err
+	if err != nil {
+		return "", err
+	}
+	return c, t.eraseSecret(ctx, j)
 }
 
 func (t *txn) uniqueKeyFree(ctx context.Context, doing, id string) error {

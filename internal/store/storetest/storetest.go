@@ -52,6 +52,7 @@ func Exercise(t *testing.T, fresh func(t *testing.T) Opener) {
 		{"Checkpoints", testCheckpoints},
 		{"Jobs", testJobs},
 		{"JobRace", testJobRace},
+		{"JobSecrets", testJobSecrets},
 		{"JobLists", testJobLists},
 		{"Failures", testFailures},
 		{"Datasets", testDatasets},

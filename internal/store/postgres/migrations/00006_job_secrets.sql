@@ -1,0 +1,6 @@
+-- +goose Up
+-- What an unfinished job needs and nobody may read, sealed under a key-encryption key. Saving a final state deletes it.
+CREATE TABLE job_secrets (
+	job_id TEXT COLLATE "C" PRIMARY KEY REFERENCES jobs (id),
+	sealed BYTEA NOT NULL
+);
