@@ -35,6 +35,8 @@ const (
 	BackupCreate          Action = "backup.create"
 	BackupVerify          Action = "backup.verify"
 	SystemRead            Action = "system.read"
+	IncidentRead          Action = "incident.read"
+	IncidentWrite         Action = "incident.write"
 )
 
 // ActionInfo explains an action to the person who grants it.
@@ -83,6 +85,8 @@ var actions = []ActionInfo{
 	{BackupCreate, "make sealed backups", "opening or restoring them"},
 	{BackupVerify, "prove that backups open", "restoring them"},
 	{SystemRead, "see status and the doctor's checks", "changing anything"},
+	{IncidentRead, "see incidents: what they are about, what was done, what is left", "seeing who could use a key and who did, which need principal.read and audit.read too"},
+	{IncidentWrite, "open incidents, add notes to them, close them", "an emergency rotation, which needs key.rotate and key.compromise on every key too"},
 }
 
 // actionIndex finds an action's place in the table, which is also its bit in a set.

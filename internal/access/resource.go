@@ -19,12 +19,13 @@ const (
 	KindPrincipal = "principal"
 	KindSystem    = "system"
 	KindBackup    = "backup"
+	KindIncident  = "incident"
 )
 
 // Kinds lists the kinds of resources.
 func Kinds() []string { return slices.Clone(kinds) }
 
-var kinds = []string{KindKey, KindMaster, KindDataset, KindJob, KindAudit, KindPrincipal, KindSystem, KindBackup}
+var kinds = []string{KindKey, KindMaster, KindDataset, KindJob, KindAudit, KindPrincipal, KindSystem, KindBackup, KindIncident}
 
 // Resource is what an action is done to. Without a Name it is the whole kind, as in listing: whoever may see any of it
 // may list, and must then filter the items one by one.

@@ -55,6 +55,8 @@ func Exercise(t *testing.T, fresh func(t *testing.T) Opener) {
 		{"JobLists", testJobLists},
 		{"Failures", testFailures},
 		{"Datasets", testDatasets},
+		{"Incidents", testIncidents},
+		{"IncidentEntries", testIncidentEntries},
 		{"Concurrency", testConcurrency},
 		{"EveryOperationFails", testEveryOperationFails},
 	} {
