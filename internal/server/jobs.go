@@ -15,7 +15,8 @@ import (
 
 // jobHandlers is the table of the kinds of jobs.
 func (s *Server) jobHandlers() []runner.Handler {
-	return append([]runner.Handler{kms.DueHandler{Service: s.kms}}, s.datasets.Handlers()...)
+	own := append([]runner.Handler{kms.DueHandler{Service: s.kms}}, s.incidents.Handlers()...)
+	return append(own, s.datasets.Handlers()...)
 }
 
 // jobNeeds says what one must be allowed to have a job's work done. The kinds are those of jobHandlers; work of a kind that
@@ -23,6 +24,9 @@ func (s *Server) jobHandlers() []runner.Handler {
 func (s *Server) jobNeeds(ctx context.Context, j jobs.Job) ([]access.Right, error) {
 	if j.Kind == kms.JobDestroyDue {
 		return []access.Right{{Action: access.KeyDestroy, Resource: access.Resource{Kind: access.KindKey}}}, nil
+	}
+	if needs, err := s.incidents.Needs(ctx, j); err != nil || len(needs) > 0 {
+		return needs, err
 	}
 	return s.datasets.Needs(ctx, j)
 }
@@ -37,6 +41,15 @@ func (s *Server) runnerConfig() runner.Config {
 // enqueue puts a job into the queue, in the transaction that makes it necessary, and sees to it that this process works.
 func (s *Server) enqueue(ctx context.Context, tx store.Tx, j jobs.Job) (jobs.Job, error) {
 	j, err := s.runner.Enqueue(ctx, tx, j)
+	if err == nil {
+		s.startWork()
+	}
+	return j, err
+}
+
+// raise puts a job before all that isn't urgent, in the transaction that finds it so, and sees to it that this process works.
+func (s *Server) raise(ctx context.Context, tx store.Tx, id string) (jobs.Job, error) {
+	j, err := s.runner.Raise(ctx, tx, id)
 	if err == nil {
 		s.startWork()
 	}
