@@ -46,6 +46,7 @@ var nouns = []struct {
 	{groupWho, principalCommand},
 	{groupWho, roleCommand},
 	{groupWho, whoamiCommand},
+	{groupProof, incidentCommand},
 	{groupProof, auditCommand},
 	{groupProof, versionCommand},
 }

@@ -73,13 +73,13 @@ func (h handler) Run(ctx context.Context, run *runner.Run) error {
 	if err := w.load(ctx); err != nil {
 		return err
 	}
-	for run.Continue(ctx) {
+	for w.at.Phase != phaseEnd && run.Continue(ctx) {
 		if err := w.step(ctx); err != nil {
 			return err
 		}
-		if w.at.Phase == phaseEnd {
-			return w.end(ctx)
-		}
+	}
+	if w.at.Phase == phaseEnd {
+		return w.end(ctx)
 	}
 	if err := w.save(ctx); err != nil {
 		return err

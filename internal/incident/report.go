@@ -135,7 +135,7 @@ func (a *actions) look(line []byte) error {
 	}
 	at := gate.Cursor(e.Shard, e.Index)
 	belongs := e.Details.Incident == string(a.incident) || e.Resource == "incident/"+string(a.incident) || slices.Contains(a.jobs, e.Details.Job)
-	if !belongs || a.seen[at] {
+	if !belongs || a.seen[at] || e.Type == string(audit.ConfigRead) { // who looked at it did nothing
 		return nil
 	}
 	a.seen[at] = true
