@@ -146,7 +146,7 @@ func (e *usedLine) count(counts map[uint32]map[string]*tally, versions []uint32)
 	default:
 		return
 	}
-	opens := e.Action == "decrypt" || e.Action == "rewrap"
+	opens := e.Action == "decrypt_batch" || e.Action == "rewrap_batch"
 	batch := e.Details.Items > 0
 	if !e.Success && !batch { // a batch with one bad item may have used the version for the others
 		return
