@@ -94,6 +94,8 @@ type worker struct {
 	i     incidents.Incident
 	at    cursor
 	saved time.Time
+
+	people []access.Principal // read once in a chunk
 }
 
 func (w *worker) load(ctx context.Context) (err error) {

@@ -96,10 +96,12 @@ func (w *worker) readUses(ctx context.Context, k keyUses) error {
 		w.at.Use.After, w.at.Use.Tally = after, counts
 		return nil
 	}
-	could, err := w.s.could(ctx, k.name)
-	if err != nil {
-		return err
+	if w.people == nil {
+		if w.people, err = w.s.people(ctx); err != nil {
+			return err
+		}
 	}
+	could := could(w.people, k.name)
 	until := w.s.now()
 	for _, n := range k.versions {
 		w.at.Use.Found = append(w.at.Use.Found, api.IncidentUse{Key: k.name, Version: n, Until: until, Could: could, Did: users(counts[n])})
@@ -195,38 +197,52 @@ var using = []access.Action{
 	access.KeyEncrypt, access.KeyDecrypt, access.KeyDecryptCompromised, access.KeyRewrap, access.KeyDataKey, access.KeyDerive, access.KeyExport,
 }
 
-// could lists the principals who may use a key, by the rights that they have now. One that is disabled could until it was.
-func (s *Service) could(ctx context.Context, key string) (out []api.IncidentPrincipal, err error) {
+// people reads all principals, each row checked.
+func (s *Service) people(ctx context.Context) (out []access.Principal, err error) {
 	err = s.cfg.Store.View(ctx, func(tx store.Tx) error {
-		out = []api.IncidentPrincipal{}
+		out = []access.Principal{}
 		all, err := tx.Principals(ctx)
 		if err != nil {
 			return err
 		}
 		for _, p := range all {
-			role := p.Role
-			switch _, err := tx.PrincipalByID(ctx, p.ID); fault.CodeOf(err) {
-			case "":
-			case api.CodeIntegrity:
-				role += " (its row was not written by keyturn)"
-			default:
+			_, err := tx.PrincipalByID(ctx, p.ID)
+			if code := fault.CodeOf(err); code == api.CodeIntegrity {
+				p.MAC = forged
+			} else if err != nil {
 				return err
 			}
-			enabled := p
-			enabled.Disabled = false
-			var may []string
-			for _, a := range using {
-				if access.Decide(&enabled, a, keyResource(key)).Allowed {
-					may = append(may, string(a))
-				}
-			}
-			if len(may) > 0 {
-				out = append(out, api.IncidentPrincipal{Principal: p.Name, Role: role, Actions: may, Disabled: p.Disabled})
-			}
+			out = append(out, p)
 		}
 		return nil
 	})
 	return out, err
+}
+
+// forged stands in the place of the MAC of a row that keyturn didn't write: such a principal can do nothing, and is named.
+const forged = "forged"
+
+// could lists the principals who may use a key, by the rights that they have now. One that is disabled could until it was.
+func could(people []access.Principal, key string) []api.IncidentPrincipal {
+	out := []api.IncidentPrincipal{}
+	for _, p := range people {
+		disabled := p.Disabled
+		p.Disabled = false
+		var may []string
+		for _, a := range using {
+			if access.Decide(&p, a, keyResource(key)).Allowed {
+				may = append(may, string(a))
+			}
+		}
+		if len(may) == 0 {
+			continue
+		}
+		if p.MAC == forged {
+			p.Role += " (its row was not written by keyturn)"
+		}
+		out = append(out, api.IncidentPrincipal{Principal: p.Name, Role: p.Role, Actions: may, Disabled: disabled})
+	}
+	return out
 }
 
 // writeUses writes what is complete as one entry.
