@@ -111,7 +111,7 @@ func assertAnswered(t *testing.T, k *Keyturn, d api.IncidentDetail, compromised 
 // TestCampaignKillEmergency kills `key rotate --all --emergency` at random moments, and goes on by watching its jobs: P5.
 func TestCampaignKillEmergency(t *testing.T) {
 	rng, seed := Seed(t)
-	budget := NewBudget(t, 12)
+	budget := NewBudget(t, 6)
 	k := New(t)
 	app := ward(t, k)
 	kills, incidents := 0, 0
