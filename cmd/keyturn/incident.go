@@ -185,8 +185,8 @@ func incidentClose(a *app) *cobra.Command {
 	var reason string
 	return withFlags(&cobra.Command{
 		Use: "close ID", Short: "Close an incident of which nothing is left",
-		Long: `Closes an incident. It is refused (exit status 5) while its job hasn't done everything, while a dataset holds values under one of
-its compromised versions, and while a dataset can't be counted, because nobody knows then.`,
+		Long: `Closes an incident. It is refused (exit status 5) while its job hasn't done everything, while a dataset holds values
+under one of its compromised versions, and while a dataset can't be counted, because nobody knows then.`,
 		Example: "  keyturn incident close inc-… --reason \"rows moved, laptop wiped\"",
 		Args:    args("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {

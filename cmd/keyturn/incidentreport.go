@@ -17,10 +17,11 @@ func incidentReport(a *app) *cobra.Command {
 	var out, format string
 	return withFlags(&cobra.Command{
 		Use: "report ID", Short: "Write the evidence of an incident to a file",
-		Long: `Writes what happened, when, whom it concerns, what was done and what is left: one HTML file that needs nothing beside it, or the
-same as JSON. Every action stands there with its place in the audit log (shard and index), and the signed checkpoint covers
-all of these places. So it can be checked against an export that somebody else keeps: 'keyturn audit export', 'keyturn audit
-verify', and the line at that place is the event. The file is made anew (0600); one that exists is never replaced.`,
+		Long: `Writes what happened, when, whom it concerns, what was done and what is left: one HTML file that needs nothing beside
+it, or the same as JSON. Every action stands there with its place in the audit log (shard and index), and the signed
+checkpoint covers all of these places. So it can be checked against an export that somebody else keeps: 'keyturn audit
+export', 'keyturn audit verify', and the line at that place is the event. The file is made anew (0600); one that exists
+is never replaced.`,
 		Example: "  keyturn incident report inc-… --out incident.html\n  keyturn incident report inc-… --format json --out incident.json",
 		Args:    args("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
