@@ -109,6 +109,7 @@ type Status struct {
 	Jobs        map[string]int `json:"jobs"` // by state
 	Datasets    int            `json:"datasets"`
 	Principals  int            `json:"principals"`
+	Incidents   map[string]int `json:"incidents"` // by state: open, closed
 	Audit       AuditHead      `json:"audit"`
 	FIPS        FIPS           `json:"fips"`
 	Started     time.Time      `json:"started"`

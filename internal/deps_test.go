@@ -27,11 +27,11 @@ var floors = [][]string{
 	{"internal/material"},
 	{"internal/envelope", "internal/foreign"},
 	{"."}, // the SDK: users' programs; api and the ground only
-	{"internal/keys", "internal/access", "internal/audit", "internal/jobs", "internal/datasets"},
+	{"internal/keys", "internal/access", "internal/audit", "internal/jobs", "internal/datasets", "internal/incidents"},
 	{"internal/store", "internal/keyring", "internal/authn"},
 	{"internal/gate", "internal/runner"},
 	{"internal/kms", "internal/reencrypt", "internal/oversight"},
-	{"internal/rotation", "internal/report"},
+	{"internal/rotation", "internal/report", "internal/incident"},
 	{"internal/httpapi"},
 	{"internal/server"},
 	{"embedded"},
@@ -86,7 +86,7 @@ var fences = map[string][]string{
 }
 
 // pureRooms do no I/O and never look at a clock: time and randomness are arguments.
-var pureRooms = []string{"internal/keys", "internal/access", "internal/audit", "internal/jobs", "internal/datasets"}
+var pureRooms = []string{"internal/keys", "internal/access", "internal/audit", "internal/jobs", "internal/datasets", "internal/incidents"}
 
 type source struct {
 	file, room string

@@ -125,28 +125,37 @@ var ends = []string{"done", "failed", "cancelled", "paused"}
 // follow watches a job to its end and prints the counts. what names the command for going on after an interruption; with
 // values, rows that failed are an integrity failure.
 func (a *app) follow(ctx context.Context, s *store, id, what string, values bool) error {
+	last, err := a.watch(ctx, s, id, what, "rows")
+	if err != nil {
+		return err
+	}
+	if err := a.showRun(last); err != nil {
+		return err
+	}
+	return outcomeOf(last, values)
+}
+
+// watch shows how a job gets on until nobody works on it any more. unit is what it counts.
+func (a *app) watch(ctx context.Context, s *store, id, what, unit string) (last api.Job, err error) {
 	bar := newProgress(a, what)
-	var last api.Job
+	bar.unit = unit
 	for job, err := range s.WatchJob(ctx, id) {
 		if err != nil {
 			bar.end(last)
-			return a.interrupted(ctx, s, err, id, what)
+			return last, a.interrupted(ctx, s, err, id, what)
 		}
 		last = job
 		bar.update(job)
 	}
 	bar.end(last)
 	if ctx.Err() != nil {
-		return a.interrupted(ctx, s, ctx.Err(), id, what)
+		return last, a.interrupted(ctx, s, ctx.Err(), id, what)
 	}
 	if !slices.Contains(ends, last.State) {
-		return fault.Newf(api.CodeUnavailable, "waiting for job %s: the server stopped telling of it before it ended", id).
+		return last, fault.Newf(api.CodeUnavailable, "waiting for job %s: the server stopped telling of it before it ended", id).
 			WithNext("keyturn job watch " + id)
 	}
-	if err := a.showRun(last); err != nil {
-		return err
-	}
-	return outcomeOf(last, values)
+	return last, nil
 }
 
 // interrupted says how to go on with a job that nobody waits for any more.

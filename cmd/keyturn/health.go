@@ -90,6 +90,7 @@ func statusTable(t *table, s api.Status) {
 	t.row("overdue", strings.Join(s.Overdue, ", "))
 	t.row("datasets", s.Datasets)
 	t.row("jobs", countsOf(s.Jobs))
+	t.row("incidents", countsOf(s.Incidents))
 	t.row("principals", s.Principals)
 	t.row("audit log", grouped(int64(s.Audit.Events))+" events")
 	t.row("checkpoint", fmt.Sprintf("at %s events, %s", grouped(int64(s.Audit.CheckpointSize)), cell(s.Audit.CheckpointAt)))

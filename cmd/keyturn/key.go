@@ -114,23 +114,44 @@ func keyShow(a *app) *cobra.Command {
 func keyRotate(a *app) *cobra.Command {
 	var in api.RotateKeyRequest
 	var all bool
+	var purpose string
+	var e emergencyFlags
 	cmd := &cobra.Command{
 		Use:   "rotate NAME",
 		Short: "Make a new active version; the old ones go on opening",
 		Long: `Makes a new version, which protects from now on. The version before is deactivated: it opens what it sealed and seals no
-more. No data is touched; move what stands under the old version with 'keyturn dataset reencrypt'.`,
+more. No data is touched; move what stands under the old version with 'keyturn dataset reencrypt'.
+
+With --emergency it answers a compromise, in one go: opens an incident, makes new versions, marks the versions of
+--compromised as compromised (those active now, if none is named), so that they open only for callers with
+key.decrypt-compromised, re-encrypts every dataset of those keys ahead of all other work, and writes down who could have used
+the versions and who did. It waits until all of that is done. It takes incident.write, and key.rotate and key.compromise on
+every key; what is wrong is said before anything is changed. Killed, or interrupted, the work goes on where it was with
+'keyturn job watch'; don't say --emergency again, which opens another incident.`,
 		Example: `  keyturn key rotate phi
-  keyturn key rotate phi --emergency --reason "laptop stolen"
-  keyturn key rotate --all --emergency --reason "laptop stolen"`,
+  keyturn key rotate phi --emergency --reason "laptop stolen" --compromised phi:3
+  keyturn key rotate --purpose phi --emergency --reason "ward server broken into" --severity critical
+  keyturn key rotate --all --emergency --reason "laptop stolen" --compromised phi:3`,
 		Args: func(cmd *cobra.Command, given []string) error {
-			if all {
+			if all || purpose != "" {
 				return args()(cmd, given)
 			}
 			return args("NAME")(cmd, given)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if all {
-				return a.rotateAll(cmd, in)
+			which, err := whichKeys(args, all, purpose)
+			if err != nil {
+				return err
+			}
+			if in.Emergency {
+				which.Reason = in.Reason
+				return a.emergency(cmd, which, &e)
+			}
+			if err := onlyEmergency(cmd); err != nil {
+				return err
+			}
+			if all || purpose != "" {
+				return a.rotateAll(cmd, in, purpose)
 			}
 			return a.with(cmd.Context(), func(s *store) error {
 				k, err := s.RotateKey(cmd.Context(), args[0], in)
@@ -139,22 +160,27 @@ more. No data is touched; move what stands under the old version with 'keyturn d
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&in.Reason, "reason", "", "`why`, for the audit log")
-	f.BoolVar(&in.Emergency, "emergency", false, "mark the rotation as an emergency; needs --reason")
+	f.StringVar(&in.Reason, "reason", "", "`why`, for the audit log; needed with --emergency")
+	f.BoolVar(&in.Emergency, "emergency", false, "open an incident, mark versions compromised and move the data, too")
 	f.Uint32Var(&in.IfVersion, "if-version", 0, "refuse unless this `version` is the active one now")
 	f.BoolVar(&all, "all", false, "rotate every key that has an active version")
+	f.StringVar(&purpose, "purpose", "", "rotate every key of this `purpose` that has an active version")
+	e.register(cmd)
 	return cmd
 }
 
 // rotateAll rotates key after key. One that can't be rotated, doesn't keep the others from it; the first refusal is
 // the command's. One without an active version was retired and is left so.
-func (a *app) rotateAll(cmd *cobra.Command, in api.RotateKeyRequest) error {
+func (a *app) rotateAll(cmd *cobra.Command, in api.RotateKeyRequest, purpose string) error {
 	return a.with(cmd.Context(), func(s *store) error {
 		list := api.KeyList{Keys: []api.Key{}}
 		var refused error
 		for k, err := range s.AllKeys(cmd.Context()) {
 			if err != nil {
 				return err
+			}
+			if purpose != "" && k.Purpose != purpose {
+				continue
 			}
 			if !slices.ContainsFunc(k.Versions, func(v api.KeyVersion) bool { return v.State == "active" }) {
 				a.note("%s: skipped, it has no active version; keyturn key rotate %s gives it one", k.Name, k.Name)

@@ -27,13 +27,13 @@ var moves = map[string]move{
 	},
 	"resume": {
 		verb: "resume", short: "End a suspension",
-		long:    "Brings a suspended version back to the state that it had before.",
+		long:    "Ends a suspension: the version is active again, or, when it only opened before or another version is active by now, opens\nagain what it sealed.",
 		example: "  keyturn key resume phi",
 		call:    (*keyturn.Client).ResumeKey,
 	},
 	"disable": {
-		verb: "disable", short: "Let a version open only",
-		long:    "Deactivates a version, by default the active one: it goes on opening what it sealed and never seals again. The key\nprotects nothing until it is rotated.",
+		verb: "disable", short: "Take one thing away from a version: sealing, then opening",
+		long:    "Disables a version, by default the active one. The active version is deactivated: it goes on opening what it sealed and never\nseals again, and the key protects nothing until it is rotated. A version that only opens is suspended: it opens nothing\neither, until 'keyturn key resume' (unless the key was made with --suspended-decrypts). One that is suspended is refused,\nso that repeating the command never gives anything back.",
 		example: "  keyturn key disable phi --version 2",
 		call:    (*keyturn.Client).DisableKey,
 	},

@@ -49,6 +49,7 @@ var nouns = []struct {
 	{groupWho, principalCommand},
 	{groupWho, roleCommand},
 	{groupWho, whoamiCommand},
+	{groupProof, incidentCommand},
 	{groupProof, auditCommand},
 	{groupProof, reportCommand},
 	{groupProof, versionCommand},

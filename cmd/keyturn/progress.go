@@ -13,6 +13,7 @@ import (
 type progress struct {
 	a       *app
 	what    string
+	unit    string // what is counted
 	began   time.Time
 	base    int64 // what was done already when watching began, for the rate
 	shown   time.Time
@@ -22,7 +23,7 @@ type progress struct {
 }
 
 func newProgress(a *app, what string) *progress {
-	p := &progress{a: a, what: what, every: 3 * time.Second}
+	p := &progress{a: a, what: what, unit: "rows", every: 3 * time.Second}
 	if a.terminal {
 		p.every = 100 * time.Millisecond
 	}
@@ -69,9 +70,9 @@ func (p *progress) line(j api.Job, elapsed time.Duration) string {
 	if p.a.terminal && j.Total > 0 {
 		parts = append(parts, bar(j.Done, j.Total, 24))
 	}
-	parts = append(parts, counts(j))
+	parts = append(parts, counts(j, p.unit))
 	if rate >= 1 {
-		parts = append(parts, grouped(int64(rate))+" rows/s")
+		parts = append(parts, grouped(int64(rate))+" "+p.unit+"/s")
 		if left := j.Total - j.Done; left > 0 {
 			parts = append(parts, "about "+remaining(float64(left)/rate)+" left")
 		}
@@ -79,11 +80,11 @@ func (p *progress) line(j api.Job, elapsed time.Duration) string {
 	return strings.Join(parts, "  ")
 }
 
-func counts(j api.Job) string {
+func counts(j api.Job, unit string) string {
 	if j.Total <= 0 {
-		return fmt.Sprintf("%s rows, %s", grouped(j.Done), j.State)
+		return fmt.Sprintf("%s %s, %s", grouped(j.Done), unit, j.State)
 	}
-	return fmt.Sprintf("%s of %s rows (%d %%), %s", grouped(j.Done), grouped(j.Total), percent(j.Done, j.Total), j.State)
+	return fmt.Sprintf("%s of %s %s (%d %%), %s", grouped(j.Done), grouped(j.Total), unit, percent(j.Done, j.Total), j.State)
 }
 
 func percent(done, total int64) int64 {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -68,6 +69,7 @@ func scripts(t *testing.T, dir string, setup func(*testscript.Env) error) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": statusIs, "sql": sqlCommand, "setenv": setenvCommand, "flip": flipCommand, "await": awaitCommand, "await-held": awaitHeld, "pg": pgCommand, "moved": movedCommand, "repeat": repeatCommand, "vault": vaultCommand,
+			"id": idCommand,
 		},
 		Condition: func(cond string) (bool, error) {
 			return false, fmt.Errorf("unknown condition %s", cond)
@@ -267,6 +269,18 @@ func setenvCommand(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: setenv NAME FILE")
 	}
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}
+
+// idCommand keeps the first incident's id in a file: id VARIABLE FILE.
+func idCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: id VARIABLE FILE")
+	}
+	found := regexp.MustCompile(`inc-[0-9a-v]{24}`).FindString(ts.ReadFile(args[1]))
+	if found == "" {
+		ts.Fatalf("no incident's id in %s", args[1])
+	}
+	ts.Setenv(args[0], found)
 }
 
 // flipCommand writes a copy of a file with one character changed, counted from the end where negative: flip in out 50.

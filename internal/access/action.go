@@ -40,6 +40,8 @@ const (
 	PolicyWrite           Action = "policy.write"
 	KeyForceDestroy       Action = "key.force-destroy"
 	ReportRead            Action = "report.read"
+	IncidentRead          Action = "incident.read"
+	IncidentWrite         Action = "incident.write"
 )
 
 // ActionInfo explains an action to the person who grants it.
@@ -93,6 +95,8 @@ var actions = []ActionInfo{
 	{PolicyWrite, "set and take away rotation policies", "rotating keys by hand"},
 	{KeyForceDestroy, "be one of the two people who have a version destroyed although something depends on it", "doing so alone; key.destroy is needed too"},
 	{ReportRead, "have signed reports made of keys and the audit log", "reading the audit log itself"},
+	{IncidentRead, "see incidents: what they are about, what was done, what is left", "seeing who could use a key and who did, which need principal.read and audit.read too"},
+	{IncidentWrite, "open incidents, add notes to them, close them", "an emergency rotation, which needs key.rotate and key.compromise on every key too"},
 }
 
 // actionIndex finds an action's place in the table, which is also its bit in a set.

@@ -20,12 +20,13 @@ const (
 	KindSystem    = "system"
 	KindBackup    = "backup"
 	KindPolicy    = "policy"
+	KindIncident  = "incident"
 )
 
 // Kinds lists the kinds of resources.
 func Kinds() []string { return slices.Clone(kinds) }
 
-var kinds = []string{KindKey, KindMaster, KindDataset, KindJob, KindAudit, KindPrincipal, KindSystem, KindBackup, KindPolicy}
+var kinds = []string{KindKey, KindMaster, KindDataset, KindJob, KindAudit, KindPrincipal, KindSystem, KindBackup, KindPolicy, KindIncident}
 
 // Resource is what an action is done to. Without a Name it is the whole kind, as in listing: whoever may see any of it
 // may list, and must then filter the items one by one.

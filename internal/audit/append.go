@@ -127,7 +127,8 @@ func appendRest(dst []byte, d *Details) []byte {
 	dst = textField(dst, `"value_masked":`, d.ValueMasked)
 	dst = textField(dst, `"value_hash":`, d.ValueHash)
 	dst = textField(dst, `"incident":`, d.Incident)
-	return textField(dst, `"scope":`, d.Scope)
+	dst = textField(dst, `"scope":`, d.Scope)
+	return textField(dst, `"severity":`, d.Severity)
 }
 
 // The field helpers write `"name":value,` or, for a zero value, nothing. name comes with quotes and colon.

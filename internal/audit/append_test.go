@@ -81,6 +81,7 @@ type wireDetails struct {
 	ValueHash        string          `json:"value_hash,omitempty"`
 	Incident         string          `json:"incident,omitempty"`
 	Scope            string          `json:"scope,omitempty"`
+	Severity         string          `json:"severity,omitempty"`
 }
 
 // oracle writes the event with encoding/json. Fields are joined by name, so a field that one side lacks fails the test.

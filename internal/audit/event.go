@@ -133,4 +133,5 @@ type Details struct {
 	// Incidents and emergency access (later rooms).
 	Incident string
 	Scope    string
+	Severity string // of an incident: "low", "medium", "high", "critical"
 }

@@ -48,6 +48,7 @@ var goals = []goal{
 	{"S8", "start, memory, size with 10,000 keys", benchStart},
 	{"S9", "growth with the number of keys", benchGrowth},
 	{"S10", "audit verify and query", benchAudit},
+	{"S11", "emergency rotation of 1,000 keys", benchEmergency},
 }
 
 func main() {

@@ -122,6 +122,9 @@ func (f fakeKeys) Show(_ context.Context, c *access.Caller, key string) (api.Key
 	return api.Key{Name: key}, f.called(c)
 }
 
+// fakeIncidents answers nothing.
+type fakeIncidents struct{ Incidents }
+
 // fakeMasters answers nothing; its interface has a method of its own name, so it can't be embedded under it.
 type fakeMasters struct{ masters }
 
@@ -217,7 +220,7 @@ func newRig(t testing.TB) *rig {
 	f, log := &fake{}, &recorder{}
 	a, err := New(Config{
 		Services: Services{
-			Keys: fakeKeys{fake: f}, Crypto: f, Masters: fakeMasters{}, Principals: fakePrincipals{fake: f}, Datasets: fakeDatasets{}, Jobs: fakeJobs{}, Audit: fakeAudit{fake: f}, System: fakeSystem{}, Rotation: fakeRotation{}, Reports: fakeReports{},
+			Keys: fakeKeys{fake: f}, Crypto: f, Masters: fakeMasters{}, Principals: fakePrincipals{fake: f}, Datasets: fakeDatasets{}, Jobs: fakeJobs{}, Audit: fakeAudit{fake: f}, System: fakeSystem{}, Rotation: fakeRotation{}, Reports: fakeReports{}, Incidents: fakeIncidents{},
 		},
 		Authn: []authn.Method{signIn{}}, Record: log, Metrics: NewMetrics(), Ready: func() error { return nil },
 	})

@@ -28,7 +28,7 @@ var (
 // table is the route table: the only place where a path, an action and a service's method meet.
 func (a *API) table() []*Route {
 	var rows []*Route
-	for _, part := range [][]Route{a.keyRoutes(), a.cryptoRoutes(), a.masterRoutes(), a.rotationRoutes(), a.datasetRoutes(), a.jobRoutes(),
+	for _, part := range [][]Route{a.keyRoutes(), a.cryptoRoutes(), a.masterRoutes(), a.rotationRoutes(), a.datasetRoutes(), a.jobRoutes(), a.incidentRoutes(),
 		a.auditRoutes(), a.principalRoutes(), a.systemRoutes(), a.publicRoutes()} {
 		for _, r := range part {
 			rows = append(rows, &r)
@@ -38,9 +38,10 @@ func (a *API) table() []*Route {
 }
 
 const (
-	keyPath     = "/v1/keys/{key}"
-	datasetPath = "/v1/datasets/{dataset}"
-	jobPath     = "/v1/jobs/{job}"
+	keyPath      = "/v1/keys/{key}"
+	datasetPath  = "/v1/datasets/{dataset}"
+	jobPath      = "/v1/jobs/{job}"
+	incidentPath = "/v1/incidents/{incident}"
 )
 
 func (a *API) keyRoutes() []Route {
@@ -151,6 +152,25 @@ func (a *API) jobRoutes() []Route {
 		row("POST", "/resume", "Resume a paused job", access.JobControl, get(named(s.Resume))),
 		row("POST", "/cancel", "Cancel a job after its current chunk", access.JobControl, get(named(s.Cancel))),
 		row("POST", "/retry", "Take up a failed job, or a job's failures, again", access.JobControl, get(named(s.Retry))),
+	}
+}
+
+func (a *API) incidentRoutes() []Route {
+	s := a.services.Incidents
+	row := func(method, path, summary string, action access.Action, h handler) Route {
+		return Route{Method: method, Pattern: path, Summary: summary, Action: action, Kind: access.KindIncident, handler: h}
+	}
+	list := row("GET", "/v1/incidents", "List incidents, newest first", access.IncidentRead, get(a.listIncidents))
+	list.Query = append([]Param{{"state", "string", "only open or closed incidents"}}, pageParams...)
+	return []Route{
+		list,
+		row("POST", "/v1/incidents", "Open an incident that changes no key", access.IncidentWrite, post(plainIn(s.Open))),
+		row("POST", "/v1/emergency", "Open an incident and rotate keys in it; needs key.rotate and key.compromise on each of them too",
+			access.IncidentWrite, post(plainIn(s.Emergency))),
+		row("GET", incidentPath, "Show an incident, and count what is left", access.IncidentRead, get(named(s.Show))),
+		row("POST", incidentPath+"/notes", "Add a note to an incident", access.IncidentWrite, post(namedIn(s.Note))),
+		row("POST", incidentPath+"/close", "Close an incident of which nothing is left", access.IncidentWrite, post(namedIn(s.Close))),
+		row("GET", incidentPath+"/report", "The evidence of an incident", access.IncidentRead, get(named(s.Report))),
 	}
 }
 

@@ -82,6 +82,18 @@ func (a *API) listJobs(ctx context.Context, c *access.Caller, p *Params) (api.Jo
 	return a.services.Jobs.List(ctx, c, state, after, limit)
 }
 
+func (a *API) listIncidents(ctx context.Context, c *access.Caller, p *Params) (api.IncidentList, error) {
+	state, err := p.text("state")
+	if err != nil {
+		return api.IncidentList{}, err
+	}
+	after, limit, err := p.page()
+	if err != nil {
+		return api.IncidentList{}, err
+	}
+	return a.services.Incidents.List(ctx, c, state, after, limit)
+}
+
 func (a *API) jobFailures(ctx context.Context, c *access.Caller, p *Params) (api.JobFailureList, error) {
 	offset, err := p.number("offset", 0, 1<<31-1)
 	if err != nil {

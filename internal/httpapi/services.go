@@ -20,6 +20,7 @@ type Services struct {
 	Masters    Masters
 	Datasets   Datasets
 	Jobs       Jobs
+	Incidents  Incidents
 	Audit      Audit
 	Principals Principals
 	System     System
@@ -98,6 +99,17 @@ type Jobs interface {
 	Retry(ctx context.Context, c *access.Caller, id string) (api.Job, error)
 	// Watch calls each with the job now and whenever it changed, until it is final or ctx ends.
 	Watch(ctx context.Context, c *access.Caller, id string, each func(api.Job) error) error
+}
+
+// Incidents is recorded compromises and what is done about them.
+type Incidents interface {
+	Open(ctx context.Context, c *access.Caller, in api.OpenIncidentRequest) (api.Incident, error)
+	Emergency(ctx context.Context, c *access.Caller, in api.EmergencyRequest) (api.Emergency, error)
+	List(ctx context.Context, c *access.Caller, state, after string, limit int) (api.IncidentList, error)
+	Show(ctx context.Context, c *access.Caller, id string) (api.IncidentDetail, error)
+	Note(ctx context.Context, c *access.Caller, id string, in api.IncidentNoteRequest) (api.Incident, error)
+	Close(ctx context.Context, c *access.Caller, id string, in api.CloseIncidentRequest) (api.Incident, error)
+	Report(ctx context.Context, c *access.Caller, id string) (api.IncidentReport, error)
 }
 
 // Audit is the log of what was done.

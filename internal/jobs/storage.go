@@ -92,6 +92,9 @@ type Tx interface {
 	// SetControl writes the control flag of a job in whatever state, and answers the job after that.
 	SetControl(ctx context.Context, id string, c Control) (Job, error)
 
+	// SetPriority writes the priority of a job in whatever state, and answers the job after that.
+	SetPriority(ctx context.Context, id string, priority int) (Job, error)
+
 	// Stale reads at most limit jobs, longest due first, on which somebody should work and perhaps nobody does: Running
 	// with LeaseUntil <= now, and Queued with NextAttempt <= now (an absent NextAttempt is due).
 	Stale(ctx context.Context, now time.Time, limit int) ([]Job, error)

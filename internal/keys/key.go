@@ -30,7 +30,7 @@ type Key struct {
 type Version struct {
 	Number     uint32
 	State      State
-	PriorState State  // the state before destroy-scheduled, to which undestroy returns; empty otherwise
+	PriorState State  // what undestroy returns to from destroy-scheduled; of suspended, deactivated if it was; empty otherwise
 	Seq        uint32 // number of transitions so far; the wrapped material is bound to it
 
 	Created    time.Time

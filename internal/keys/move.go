@@ -23,7 +23,8 @@ const (
 )
 
 // Move takes version n to another state, by the table of transitions and two rules more: a version becomes active only
-// while no other is, and destroy-scheduled goes back only to the state that it came from. waitDays counts for
+// while no other is, and destroy-scheduled goes back only to the state that it came from, and suspended only to active when
+// it came from there. waitDays counts for
 // destroy-scheduled alone; 0 is DefaultWaitDays. Moving to Destroyed is refused: see Destroy.
 //
 // Errors: not_found, wrong_state, invalid. After an error the key is unchanged; after success the version's material
@@ -44,7 +45,7 @@ func (k *Key) Move(n uint32, to State, now time.Time, actor, reason string, wait
 	}
 	from := v.State
 	v.PriorState, v.DestroyAt, v.ForceBy, v.ForceAt = "", destroyAt, "", time.Time{}
-	if to == DestroyScheduled {
+	if to == DestroyScheduled || to == Suspended && from == Deactivated {
 		v.PriorState = from
 	}
 	return k.step(v, to, now, actor, reason), nil
@@ -96,6 +97,9 @@ func (k *Key) mayMove(v *Version, to State) error {
 	case v.State == DestroyScheduled && to != v.PriorState:
 		return fault.Newf(api.CodeWrongState, "version %d can only go back to %s", v.Number, v.PriorState).
 			WithNext("undestroy it first")
+	case v.State == Suspended && to == Active && v.PriorState == Deactivated:
+		return fault.Newf(api.CodeWrongState, "version %d was deactivated before it was suspended, and can't become active again", v.Number).
+			WithNext("resume it to let it open what it sealed; make a new active version with key rotate")
 	}
 	if active, ok := k.Active(); ok && to == Active {
 		return fault.Newf(api.CodeWrongState, "version %d is active already, and only one may be", active.Number).

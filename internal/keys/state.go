@@ -22,12 +22,13 @@ func States() []State {
 }
 
 // transitions is the one table of which state may follow which. What the table alone can't say is checked by Move: only
-// one version is active at a time, and destroy-scheduled goes back to where it came from and nowhere else.
+// one version is active at a time, destroy-scheduled goes back to where it came from and nowhere else, and what was
+// suspended after it was deactivated protects nothing ever again.
 var transitions = map[State][]State{
 	PreActivation:    {Active, Compromised},
 	Active:           {Suspended, Deactivated, Compromised},
 	Suspended:        {Active, Deactivated, Compromised},
-	Deactivated:      {Compromised, DestroyScheduled},
+	Deactivated:      {Suspended, Compromised, DestroyScheduled}, // suspended: opens nothing either, until it is resumed
 	Compromised:      {DestroyScheduled},
 	DestroyScheduled: {Deactivated, Compromised, Destroyed},
 	Destroyed:        {},

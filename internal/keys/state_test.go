@@ -51,7 +51,7 @@ var allowed = map[State]string{
 	PreActivation:    "-   x   -   -   x   -   -",
 	Active:           "-   -   x   x   x   -   -",
 	Suspended:        "-   x   -   x   x   -   -",
-	Deactivated:      "-   -   -   -   x   x   -",
+	Deactivated:      "-   -   x   -   x   x   -",
 	Compromised:      "-   -   -   -   -   x   -",
 	DestroyScheduled: "-   -   -   p   p   -   d",
 	Destroyed:        "-   -   -   -   -   -   -",
@@ -97,8 +97,27 @@ func checkMove(t *testing.T, k Key, to State, want bool) {
 	if v.State != to || v.Seq != old.Seq+1 || v.Actor != "officer" || v.Reason != "because" {
 		t.Errorf("version after the move: %+v", v)
 	}
-	if scheduled := to == DestroyScheduled; scheduled == v.DestroyAt.IsZero() || scheduled == (v.PriorState == "") {
+	scheduled := to == DestroyScheduled
+	remembers := scheduled || to == Suspended && old.State == Deactivated
+	if scheduled == v.DestroyAt.IsZero() || remembers == (v.PriorState == "") {
 		t.Errorf("destroyAt %v and prior state %q of a version that became %s", v.DestroyAt, v.PriorState, to)
+	}
+}
+
+// What was deactivated and then suspended opens again when it is resumed, and never protects again.
+func TestSuspendedAfterDeactivation(t *testing.T) {
+	k := inState(t, Deactivated, "")
+	if _, err := k.Move(1, Suspended, testNow, "", "", 0); err != nil || k.Versions[0].PriorState != Deactivated {
+		t.Fatalf("%+v, %v", k.Versions[0], err)
+	}
+	if _, err := k.Move(1, Active, testNow, "", "", 0); fault.CodeOf(err) != api.CodeWrongState {
+		t.Errorf("becoming active again: %v", err)
+	}
+	for _, to := range []State{Deactivated, Compromised} {
+		next := k.Clone()
+		if _, err := next.Move(1, to, testNow, "", "", 0); err != nil || next.Versions[0].PriorState != "" {
+			t.Errorf("to %s: %+v, %v", to, next.Versions[0], err)
+		}
 	}
 }
 

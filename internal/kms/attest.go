@@ -13,12 +13,12 @@ import (
 	"github.com/keyturn/keyturn/internal/store"
 )
 
-// Attested is a store whose rows say who made them: principals, tokens, keys with their versions, and the settings
+// Attested is a store whose rows say who made them: principals, tokens, keys with their versions, incidents with their entries, and the settings
 // that name the local administrator and the escrow set carry a MAC under a key-encryption key, made at every write and checked whenever one of
 // them is read by itself. So whoever can write to the database, and has no master key, gives nobody a role, a token or
 // another key's name: what he wrote is an error of code integrity that names the row.
 //
-// Lists (Keys, Principals, TokensOf) are given as they stand: one bad row must not keep the others from being shown,
+// Lists (Keys, Principals, TokensOf, Incidents) are given as they stand: one bad row must not keep the others from being shown,
 // rotated and destroyed. Nothing is decided by a list alone; what is done with one of its rows begins with reading that
 // row by itself, and no row is written over one that was changed by other hands. Doctor checks every row.
 //

@@ -11,6 +11,7 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/incidents"
 	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/store"
 )
@@ -173,6 +174,14 @@ func TestFormsCoverEveryField(t *testing.T) {
 		{&version, func(v any) form { return keyForm(keys.Key{Versions: []keys.Version{*v.(*keys.Version)}}) }, " LastOpened Operations Bytes "},
 		{&access.Principal{}, func(v any) form { return principalForm(*v.(*access.Principal)) }, " MAC "},
 		{&access.Token{}, func(v any) form { return tokenForm(*v.(*access.Token)) }, " MAC "},
+		{&incidents.Incident{}, func(v any) form { return incidentForm(*v.(*incidents.Incident)) }, " MAC "},
+		{&incidents.Version{}, func(v any) form {
+			return incidentForm(incidents.Incident{Versions: []incidents.Version{*v.(*incidents.Version)}})
+		}, ""},
+		{&incidents.Target{}, func(v any) form {
+			return incidentForm(incidents.Incident{Targets: []incidents.Target{*v.(*incidents.Target)}})
+		}, ""},
+		{&incidents.Entry{}, func(v any) form { return entryForm(*v.(*incidents.Entry)) }, " MAC "},
 	} {
 		before := string(c.form(c.row))
 		v := reflect.ValueOf(c.row).Elem()

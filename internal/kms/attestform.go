@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/incidents"
 	"github.com/keyturn/keyturn/internal/keyring"
 	"github.com/keyturn/keyturn/internal/keys"
 )
@@ -21,6 +23,8 @@ const (
 	tableTokens     = "tokens"
 	tableMeta       = "meta"
 	tablePolicies   = "policies"
+	tableIncidents  = "incidents"
+	tableEntries    = "incident_entries"
 )
 
 // attester makes and checks the MACs of rows. Without a ring it does neither.
@@ -73,6 +77,27 @@ func (a attester) policy(ctx context.Context, p keys.Policy) error {
 		return err
 	}
 	return a.check(ctx, tablePolicies, "policy "+p.Name, f, p.MAC)
+}
+
+func (a attester) incident(ctx context.Context, i incidents.Incident) error {
+	return a.check(ctx, tableIncidents, "incident "+i.ID, incidentForm(i), i.MAC)
+}
+
+// entries checks all entries of an incident together: each by itself, and that none is missing.
+func (a attester) entries(ctx context.Context, i incidents.Incident, list []incidents.Entry) error {
+	for n, e := range list {
+		if e.Number != int64(n)+1 {
+			break // the count won't fit either
+		}
+		if err := a.check(ctx, tableEntries, fmt.Sprintf("entry %d of incident %s", e.Number, e.Incident), entryForm(e), e.MAC); err != nil {
+			return err
+		}
+	}
+	if int64(len(list)) != i.Entries || len(list) > 0 && list[len(list)-1].Number != i.Entries {
+		return fault.Newf(api.CodeIntegrity, "reading incident %s: entries are missing, it had %d", i.ID, i.Entries).
+			WithNext("find out who writes to the database; a backup has them as they were")
+	}
+	return nil
 }
 
 // form is what a MAC is over: every field with its length before it, so that no two rows have one form. Times are
@@ -157,6 +182,24 @@ func principalForm(p access.Principal) form {
 
 func tokenForm(t access.Token) form {
 	return form{}.text(t.ID).text(t.PrincipalID).text(string(t.Hash[:])).time(t.Created).time(t.Expires).time(t.Revoked)
+}
+
+func incidentForm(i incidents.Incident) form {
+	f := form{}.text(i.ID).text(string(i.Type)).text(string(i.Severity)).text(string(i.State)).text(i.Reason).text(i.Details).truth(i.Emergency).
+		text(i.Job).time(i.Opened).text(i.OpenedBy).time(i.Closed).text(i.ClosedBy).text(i.ClosedReason).number(uint64(i.Entries)).
+		number(uint64(i.Revision)).number(uint64(len(i.Versions)))
+	for _, v := range i.Versions {
+		f = f.text(v.Key).text(string(v.KeyID[:])).number(uint64(v.Number))
+	}
+	f = f.number(uint64(len(i.Targets)))
+	for _, t := range i.Targets {
+		f = f.text(t.Key).text(string(t.KeyID[:])).number(uint64(t.From)).number(uint64(t.Last))
+	}
+	return f
+}
+
+func entryForm(e incidents.Entry) form {
+	return form{}.text(e.Incident).number(uint64(e.Number)).text(string(e.Kind)).time(e.At).text(e.By).text(e.Text).text(string(e.Data))
 }
 
 func settingForm(name, value string) form { return form{}.text(name).text(value) }

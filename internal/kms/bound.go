@@ -48,6 +48,16 @@ func refuseSecrets(bound envelope.Context) error {
 	return nil
 }
 
+// RefuseSecrets refuses a text that is going to be kept and shown, under the field's name, when something in it looks like
+// a secret. It stops what is put there by mistake and is no proof that nothing else is one.
+func RefuseSecrets(field, text string) error {
+	if refuseSecrets(envelope.Context(text)) == nil {
+		return nil
+	}
+	return fault.New(api.CodeInvalid, "the text holds something that looks like a secret").WithField(field).
+		WithNext("it is kept and shown as it stands: say what happened without the token, key or ciphertext itself")
+}
+
 func looksMeant(rest []byte, body string, count int) bool {
 	if len(rest) < count {
 		return false

@@ -72,6 +72,7 @@ func (s *Service) ownChecks() []Check {
 		{"store", SeverityError, s.checkStore},
 		{"keys", SeverityError, s.checkKeys},
 		{"principals", SeverityError, s.checkPrincipals},
+		{"incidents", SeverityError, s.checkIncidents},
 		{"audit", SeverityError, s.checkAudit},
 		{"clock", SeverityError, s.checkClock},
 		{"tombstones", SeverityError, s.checkTombstones},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/incidents"
 	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/store"
 )
@@ -124,4 +125,40 @@ func (s *Service) checkPrincipals(ctx context.Context) (bool, string, string) {
 			"find out who writes to the database; end a token with keyturn principal token NAME, and restore the other rows from a backup"
 	}
 	return true, fmt.Sprintf("%d principals and their tokens are as they were written", walked), ""
+}
+
+// checkIncidents proves that every incident and every entry of it is as keyturn wrote it.
+func (s *Service) checkIncidents(ctx context.Context) (bool, string, string) {
+	var bad badRows
+	var walked, open int
+	err := s.st.View(ctx, func(tx store.Tx) error {
+		bad, walked, open = badRows{}, 0, 0
+		for after := ""; ; {
+			page, err := tx.Incidents(ctx, incidents.Filter{After: after, Limit: pageOfKeys})
+			if err != nil {
+				return err
+			}
+			for _, i := range page {
+				walked, after = walked+1, i.ID
+				if i.State == incidents.Open {
+					open++
+				}
+				if _, err := tx.Entries(ctx, i.ID); fault.CodeOf(err) == api.CodeIntegrity {
+					bad.add("incident " + i.ID)
+				} else if err != nil {
+					return err
+				}
+			}
+			if len(page) < pageOfKeys {
+				return nil
+			}
+		}
+	})
+	switch {
+	case err != nil:
+		return unknown(err)
+	case bad.count > 0:
+		return false, "not as keyturn wrote them: " + bad.String(), "find out who writes to the database, and restore these rows from a backup"
+	}
+	return true, fmt.Sprintf("%d incidents are as they were written, %d of them open", walked, open), ""
 }

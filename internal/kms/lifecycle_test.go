@@ -152,6 +152,59 @@ func TestSuspendResumeDisable(t *testing.T) {
 	}
 }
 
+// Disabling takes one thing away at a time and never gives anything back, however often it is repeated.
+func TestDisableAVersionThatOnlyOpens(t *testing.T) {
+	h := newHouse(t, options{})
+	ctx := t.Context()
+	h.create(api.CreateKeyRequest{Name: "orders"})
+	h.create(api.CreateKeyRequest{Name: "lenient", SuspendedDecrypts: true})
+	old := h.encrypt("orders", "x", nil)
+	lenient := h.encrypt("lenient", "x", nil)
+	one := api.VersionStateRequest{Version: 1, Reason: "desk closed"}
+	for _, key := range []string{"orders", "lenient"} {
+		h.must(second(h.svc.Rotate(ctx, owner(), key, api.RotateKeyRequest{})))
+		k, err := h.svc.Disable(ctx, owner(), key, one)
+		h.must(err)
+		if k.Versions[0].State != "suspended" || k.Versions[1].State != "active" {
+			t.Fatalf("%+v", k.Versions)
+		}
+		if e := h.lastEvent(); e.Action != "disabled" || e.Version != 1 || e.Details["from_state"] != "deactivated" || e.Details["state"] != "suspended" {
+			t.Errorf("%s", e.raw)
+		}
+		_, err = h.svc.Disable(ctx, owner(), key, one)
+		wants(t, err, api.CodeWrongState)
+	}
+	_, _, err := h.tryDecrypt(owner(), "orders", old, nil)
+	wants(t, err, api.CodeWrongState)
+	h.opens("lenient", lenient, "x", nil, 1)
+	h.encrypt("orders", "y", nil)
+
+	k, err := h.svc.Resume(ctx, owner(), "orders", api.VersionStateRequest{})
+	h.must(err)
+	if k.Versions[0].State != "deactivated" {
+		t.Errorf("%+v", k.Versions)
+	}
+	h.opens("orders", old, "x", nil, 1)
+	_, err = h.svc.Resume(ctx, owner(), "orders", one)
+	wants(t, err, api.CodeWrongState)
+
+	// Also without an active version it doesn't come back as one; one that was active does, unless another is by then.
+	h.must(second(h.svc.Disable(ctx, owner(), "orders", one)))
+	h.must(second(h.svc.Disable(ctx, owner(), "orders", api.VersionStateRequest{Version: 2})))
+	k, err = h.svc.Resume(ctx, owner(), "orders", one)
+	h.must(err)
+	if k.Versions[0].State != "deactivated" {
+		t.Errorf("%+v", k.Versions)
+	}
+	h.must(second(h.svc.Suspend(ctx, owner(), "lenient", api.VersionStateRequest{Version: 2})))
+	h.must(second(h.svc.Rotate(ctx, owner(), "lenient", api.RotateKeyRequest{})))
+	k, err = h.svc.Resume(ctx, owner(), "lenient", api.VersionStateRequest{Version: 2})
+	h.must(err)
+	if k.Versions[1].State != "deactivated" || k.Versions[2].State != "active" {
+		t.Errorf("%+v", k.Versions)
+	}
+}
+
 // Whoever marks the active version compromised gets a new one in the same moment.
 func TestCompromiseTheActiveVersion(t *testing.T) {
 	h := newHouse(t, options{})

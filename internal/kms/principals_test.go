@@ -243,7 +243,7 @@ func TestRolesAndWhoAmI(t *testing.T) {
 		t.Errorf("%+v, %v", out, err)
 	}
 	r, err := h.svc.Role(t.Context(), as(access.RoleBackup), "auditor")
-	if err != nil || r.Role != "auditor" || len(r.Actions) != 10 {
+	if err != nil || r.Role != "auditor" || len(r.Actions) != 11 {
 		t.Errorf("%+v, %v", r, err)
 	}
 	_, err = h.svc.Role(t.Context(), owner(), "Auditor")

@@ -15,7 +15,7 @@ import (
 type verb struct {
 	name   string // as events say it
 	action access.Action
-	to     keys.State // empty: back to the prior state
+	to     keys.State // see goal
 	from   keys.State // what version 0 stands for: the only one in this state
 }
 
@@ -25,7 +25,7 @@ var (
 	resume     = verb{"resumed", access.KeyState, keys.Active, keys.Suspended}
 	disable    = verb{"disabled", access.KeyState, keys.Deactivated, keys.Active}
 	compromise = verb{"compromised", access.KeyCompromise, keys.Compromised, keys.Active}
-	undestroy  = verb{"undestroyed", access.KeyDestroy, "", keys.DestroyScheduled}
+	undestroy  = verb{"undestroyed", access.KeyDestroy, "", keys.DestroyScheduled} // to its prior state
 )
 
 // Suspend holds a version back: it seals nothing, and opens only if the key says so, until it is resumed.
@@ -33,12 +33,15 @@ func (s *Service) Suspend(ctx context.Context, c *access.Caller, key string, in 
 	return s.move(ctx, c, key, in, suspend)
 }
 
-// Resume makes a suspended version active again, unless another is.
+// Resume ends a suspension: the version is active again, or, when it was not before or another is by now, opens again what
+// it sealed.
 func (s *Service) Resume(ctx context.Context, c *access.Caller, key string, in api.VersionStateRequest) (api.Key, error) {
 	return s.move(ctx, c, key, in, resume)
 }
 
-// Disable ends a version's protecting without making a new one: the key seals nothing until it is rotated.
+// Disable takes one thing away from a version. The active one seals nothing more, and the key protects nothing until it is
+// rotated. One that only opens is suspended: it opens nothing either (unless the key lets suspended versions open), until it
+// is resumed. Doing it once more is refused, so that a command which is repeated never gives anything back.
 func (s *Service) Disable(ctx context.Context, c *access.Caller, key string, in api.VersionStateRequest) (api.Key, error) {
 	return s.move(ctx, c, key, in, disable)
 }
@@ -88,16 +91,12 @@ func (s *Service) moveStep(k *keys.Key, ev *audit.Event, c *access.Caller, n uin
 	if !ok {
 		return nil, noVersion(k, n)
 	}
-	to := v.to
-	if to == "" {
-		if before.State != keys.DestroyScheduled {
-			return nil, fault.Newf(api.CodeWrongState, "version %d of key %s is %s, its destruction isn't scheduled", n, k.Name, before.State)
-		}
-		to = before.PriorState
+	to, err := goal(k, before, v)
+	if err != nil {
+		return nil, err
 	}
 	var moves []keys.Transition
 	if v == compromise && before.State == keys.Active {
-		var err error
 		if moves, err = s.rotateStep(k, ev, c, reason, n); err != nil {
 			return nil, err
 		}
@@ -109,6 +108,28 @@ func (s *Service) moveStep(k *keys.Key, ev *audit.Event, c *access.Caller, n uin
 	ev.KeyVersion = n
 	ev.Details.FromState, ev.Details.State = string(before.State), string(to)
 	return append(moves, last), nil
+}
+
+// goal is the state that a verb leads a version to.
+func goal(k *keys.Key, before keys.Version, v verb) (keys.State, error) {
+	switch {
+	case v == undestroy && before.State != keys.DestroyScheduled:
+		return "", fault.Newf(api.CodeWrongState, "version %d of key %s is %s, its destruction isn't scheduled", before.Number, k.Name, before.State)
+	case v == undestroy:
+		return before.PriorState, nil
+	case v == disable && before.State == keys.Deactivated:
+		return keys.Suspended, nil
+	case v == disable && before.State == keys.Suspended:
+		return "", fault.Newf(api.CodeWrongState, "version %d of key %s is suspended already", before.Number, k.Name).
+			WithNext("key resume lets it open again what it sealed")
+	case v == resume && before.State == keys.Suspended:
+		if _, taken := k.Active(); taken || before.PriorState == keys.Deactivated {
+			return keys.Deactivated, nil
+		}
+	case v == resume:
+		return "", fault.Newf(api.CodeWrongState, "version %d of key %s is %s, and not suspended", before.Number, k.Name, before.State)
+	}
+	return v.to, nil
 }
 
 func noVersion(k *keys.Key, n uint32) error {

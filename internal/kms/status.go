@@ -86,6 +86,14 @@ func countAll(ctx context.Context, tx store.Tx, out *api.Status) error {
 		return err
 	}
 	out.Datasets, out.Principals = len(sets), len(principals)
+	cases, err := tx.CountIncidents(ctx)
+	if err != nil {
+		return err
+	}
+	out.Incidents = map[string]int{}
+	for state, n := range cases {
+		out.Incidents[string(state)] = n
+	}
 	out.Audit, err = auditHead(ctx, tx)
 	return err
 }

@@ -68,6 +68,7 @@ type chunk struct {
 	run   *runner.Run
 	begun time.Time
 	args  args
+	w     *running // what the chunk worked with; nil when it didn't come that far
 	p     progress
 	retry bool    // the job had ended, and begins anew with what is on its list
 	spent float64 // seconds of earlier chunks
@@ -110,7 +111,7 @@ func (c *chunk) advance(ctx context.Context, d *datasets.Dataset) (done bool, er
 		return false, err
 	}
 	defer w.release(context.WithoutCancel(ctx))
-	c.keys, c.moved = w.handles, map[int]bool{}
+	c.w, c.keys, c.moved = w, w.handles, map[int]bool{}
 	if c.kind == KindImport {
 		if w.Import, err = c.s.imports(ctx, c.run.Job.ID, d, c.args.From); err != nil {
 			return false, err
@@ -241,10 +242,16 @@ func (c *chunk) close(ctx context.Context, done bool, outcome error) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
-	c.p.Ended = done || outcome != nil && !jobs.Retryable(fault.CodeOf(outcome))
-	before := c.p.Reported
+	finished, before := done, c.p.Reported
 	in := gate.Intent{Action: access.DatasetRun, Type: audit.Reencryption, Verb: c.verb(done, outcome), Resource: resource(c.args.Dataset)}
-	err := c.s.cfg.Gate.Change(ctx, system(), in, func(ctx context.Context, tx store.Tx, ev *audit.Event) error {
+	err := c.s.cfg.Gate.Change(ctx, system(), in, func(ctx context.Context, tx store.Tx, ev *audit.Event) (err error) {
+		if done = finished; done {
+			if done, err = c.current(ctx, tx); err != nil {
+				return err
+			}
+			ev.Action = c.verb(done, outcome)
+		}
+		c.p.Ended = done || outcome != nil && !jobs.Retryable(fault.CodeOf(outcome))
 		c.p.Reported = c.p.State.Counts
 		c.describe(ev, before)
 		if outcome != nil {
@@ -289,6 +296,25 @@ func (c *chunk) countMoved(ctx context.Context, tx store.Tx, rows uint64) error 
 		}
 	}
 	return nil
+}
+
+// current says whether the versions that the chunk moved values to are the active ones still. If a key was rotated while the
+// chunk ran, what it found done isn't: the next chunk works towards the new version. This is asked in the transaction that
+// ends the job, so a rotation that is committed while the job is unfinished is never missed by it.
+func (c *chunk) current(ctx context.Context, tx store.Tx) (bool, error) {
+	if c.kind != KindReencrypt || c.w == nil {
+		return true, nil
+	}
+	for _, h := range c.w.handles {
+		k, err := tx.KeyByID(ctx, h.key.ID)
+		if err != nil {
+			return false, err
+		}
+		if v, ok := k.Active(); ok && v.Number != h.current.Header().Version {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 func (c *chunk) verb(done bool, outcome error) string {

@@ -25,6 +25,8 @@ type Config struct {
 	Clock func() time.Time
 	// Enqueue puts a job into the queue, inside the transaction that makes it necessary.
 	Enqueue func(ctx context.Context, tx store.Tx, j jobs.Job) (jobs.Job, error)
+	// Raise puts a job that was enqueued before all that isn't urgent.
+	Raise func(ctx context.Context, tx store.Tx, id string) (jobs.Job, error)
 	// Getenv reads the environment of this process, for datasets whose connection is named by a variable.
 	Getenv func(name string) string
 }

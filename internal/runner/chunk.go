@@ -61,6 +61,9 @@ func (r *Runner) claim(ctx context.Context, call wakeUp) (jobs.Job, bool) {
 		r.warn("claiming", call.Job, err)
 		return j, false
 	}
+	if j.Priority == jobs.PriorityUrgent {
+		r.hurry.Store(0)
+	}
 	r.hub.tell(j.ID)
 	return j, j.State == jobs.Running
 }

@@ -63,6 +63,9 @@ const (
 	controlAge = 200 * time.Millisecond
 	// waitPoll is how often Wait looks at a job that another process may be running.
 	waitPoll = 250 * time.Millisecond
+	// hurryTime is how long after an urgent job was queued the chunks of others end early to make room for it. It comes to
+	// an end because the transaction that queued it may not have been committed.
+	hurryTime = 10 * time.Second
 	// sweepLimit is how many jobs one sweep looks at, those due longest first.
 	sweepLimit = 1000
 )

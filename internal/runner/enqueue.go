@@ -40,8 +40,30 @@ func (r *Runner) call(ctx context.Context, tx store.Tx, j jobs.Job) error {
 	if err := r.wake(ctx, tx, j); err != nil {
 		return err
 	}
+	if j.Priority == jobs.PriorityUrgent {
+		r.hurry.Store(r.clock().Add(hurryTime).UnixMicro())
+	}
 	signal(r.poke)
 	return nil
+}
+
+// Raise puts an unfinished job before all that isn't urgent; a paused one, or one that is to be paused, runs on. Whoever is
+// working on it goes on with it. Errors: not_found, wrong_state when it has ended.
+func (r *Runner) Raise(ctx context.Context, tx store.Tx, id string) (jobs.Job, error) {
+	j, err := tx.SetPriority(ctx, id, jobs.PriorityUrgent)
+	if err != nil {
+		return j, err
+	}
+	if err := j.MayResume(); err != nil {
+		return j, err
+	}
+	if j.State == jobs.Paused || j.Control == jobs.Pause {
+		return r.Resume(ctx, tx, id)
+	}
+	if j.State == jobs.Queued {
+		return j, r.call(ctx, tx, j) // the call that waits already has the priority from before; of two one does nothing
+	}
+	return j, nil
 }
 
 // Pause asks a job to stop after its chunk and to keep its place. A queued job is paused at once, a running one soon.

@@ -81,14 +81,21 @@ func (run *Run) Control(ctx context.Context) (jobs.Control, error) {
 	return j.Control, nil
 }
 
-// Continue reports whether the chunk should do another step: its time isn't up, its context is alive, and nobody wants
-// the job to pause or end. When it says no, save and return Again.
+// Continue reports whether the chunk should do another step: its time isn't up, its context is alive, nobody wants the job
+// to pause or end, and no urgent job waits for its place. When it says no, save and return Again.
 func (run *Run) Continue(ctx context.Context) bool {
-	if ctx.Err() != nil || run.r.clock().Sub(run.begun) >= run.r.cfg.ChunkTime {
+	if ctx.Err() != nil || run.r.clock().Sub(run.begun) >= run.r.cfg.ChunkTime || run.inTheWay() {
 		return false
 	}
 	c, err := run.Control(ctx)
 	return err != nil || c == jobs.Run // a store that can't be read now will say so at the next Save
+}
+
+// inTheWay reports whether every place of this process is taken while an urgent job was queued here a moment ago.
+func (run *Run) inTheWay() bool {
+	r := run.r
+	until := r.hurry.Load()
+	return until != 0 && run.Job.Priority > jobs.PriorityUrgent && int(r.active.Load()) >= r.cfg.Concurrency && r.clock().UnixMicro() < until
 }
 
 // AddFailures puts items on the job's dead-letter list, or replaces what stands there for the same item and column.

@@ -72,6 +72,7 @@ type Runner struct {
 	active   atomic.Int32 // chunks running now
 	here     sync.Map     // ids of the jobs whose lease this process keeps now; the sweep leaves them alone
 	stopping atomic.Bool  // set once by Stop; chunks see it through Run.Continue and Run.Control
+	hurry    atomic.Int64 // until when chunks make room for an urgent job that waits, in microseconds; 0: none waits
 
 	poke chan struct{} // something was enqueued in a transaction that may not be committed yet; capacity 1
 	now  chan struct{} // something was committed; capacity 1

@@ -182,7 +182,10 @@ func TestLater(t *testing.T) {
 		}}
 		r := newRunner(t, st, Config{Exclusive: true}, patient)
 		start(t, r)
-		j := wait(t, r, enqueue(t, st, r, jobs.Job{Kind: "wait"}).ID)
+		j, err := r.Wait(t.Context(), enqueue(t, st, r, jobs.Job{Kind: "wait"}).ID, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if j.State != jobs.Done || len(asked) != 3 {
 			t.Fatalf("%s after %d", j.State, len(asked))
 		}
@@ -202,8 +205,9 @@ func TestTries(t *testing.T) {
 		r := newRunner(t, st, Config{Exclusive: true, MaxAttempts: 7}, failing)
 		start(t, r)
 		for tries, want := range map[int]int{0: 7, 2: 2} {
-			if j := wait(t, r, enqueue(t, st, r, jobs.Job{Kind: "fail", Tries: tries}).ID); j.State != jobs.Failed || j.Attempts != want {
-				t.Errorf("with %d tries: %s after %d", tries, j.State, j.Attempts)
+			j, err := r.Wait(t.Context(), enqueue(t, st, r, jobs.Job{Kind: "fail", Tries: tries}).ID, nil)
+			if err != nil || j.State != jobs.Failed || j.Attempts != want {
+				t.Errorf("with %d tries: %s after %d, %v", tries, j.State, j.Attempts, err)
 			}
 		}
 	})

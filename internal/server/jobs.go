@@ -17,7 +17,8 @@ import (
 func (s *Server) jobHandlers() []runner.Handler {
 	table := []runner.Handler{kms.DueHandler{Service: s.kms}}
 	table = append(table, s.datasets.Handlers()...)
-	return append(table, s.rotation.Handlers()...)
+	table = append(table, s.rotation.Handlers()...)
+	return append(table, s.incidents.Handlers()...)
 }
 
 // jobNeeds says what one must be allowed to have a job's work done. The kinds are those of jobHandlers; work of a kind that
@@ -28,6 +29,9 @@ func (s *Server) jobNeeds(ctx context.Context, j jobs.Job) ([]access.Right, erro
 	}
 	if needs := s.rotation.Needs(j); needs != nil {
 		return needs, nil
+	}
+	if needs, err := s.incidents.Needs(ctx, j); err != nil || len(needs) > 0 {
+		return needs, err
 	}
 	return s.datasets.Needs(ctx, j)
 }
@@ -42,6 +46,15 @@ func (s *Server) runnerConfig() runner.Config {
 // enqueue puts a job into the queue, in the transaction that makes it necessary, and sees to it that this process works.
 func (s *Server) enqueue(ctx context.Context, tx store.Tx, j jobs.Job) (jobs.Job, error) {
 	j, err := s.runner.Enqueue(ctx, tx, j)
+	if err == nil {
+		s.startWork()
+	}
+	return j, err
+}
+
+// raise puts a job before all that isn't urgent, in the transaction that finds it so, and sees to it that this process works.
+func (s *Server) raise(ctx context.Context, tx store.Tx, id string) (jobs.Job, error) {
+	j, err := s.runner.Raise(ctx, tx, id)
 	if err == nil {
 		s.startWork()
 	}

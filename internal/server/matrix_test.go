@@ -19,7 +19,10 @@ import (
 	"github.com/keyturn/keyturn/internal/store"
 )
 
-const noJob = "000000000000000000000000" // has the form of an id
+const (
+	noJob      = "000000000000000000000000" // has the form of an id
+	noIncident = "inc-" + noJob
+)
 
 // bodies are requests that get as far as the decision, by method and pattern. A row that isn't here sends no body.
 var bodies = map[string]any{
@@ -43,6 +46,10 @@ var bodies = map[string]any{
 	"POST /v1/principals":                  api.CreatePrincipalRequest{Name: "another", Role: "auditor"},
 	"POST /v1/datasets/{dataset}/encrypt":  api.DatasetRunRequest{DryRun: true},
 	"POST /v1/datasets/{dataset}/verify":   api.DatasetRunRequest{DryRun: true},
+	"POST /v1/incidents":                   api.OpenIncidentRequest{Type: "other", Severity: "low", Reason: "matrix"},
+	"POST /v1/emergency":                   api.EmergencyRequest{Keys: []string{"phi"}, Reason: "matrix", Compromised: []api.IncidentVersion{{Key: "phi", Version: 1}}},
+	"POST /v1/incidents/{incident}/notes":  api.IncidentNoteRequest{Text: "matrix"},
+	"POST /v1/incidents/{incident}/close":  api.CloseIncidentRequest{Reason: "matrix"},
 }
 
 // besides are the actions that a row asks for on its resource beside its own.
@@ -51,7 +58,7 @@ var besides = map[string][]access.Action{
 }
 
 // names stand in the place of {…}.
-var names = map[string]string{"key": "phi", "dataset": "patients", "job": noJob, "principal": "bystander", "role": "auditor", "policy": "quarterly"}
+var names = map[string]string{"key": "phi", "dataset": "patients", "job": noJob, "incident": noIncident, "principal": "bystander", "role": "auditor", "policy": "quarterly"}
 
 // pathOfRow is a path of a row, and the name that stands in it.
 func pathOfRow(r *httpapi.Route) (path, name string) {

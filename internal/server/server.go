@@ -17,6 +17,7 @@ import (
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/gate"
 	"github.com/keyturn/keyturn/internal/httpapi"
+	"github.com/keyturn/keyturn/internal/incident"
 	"github.com/keyturn/keyturn/internal/keyring"
 	"github.com/keyturn/keyturn/internal/kms"
 	"github.com/keyturn/keyturn/internal/reencrypt"
@@ -69,18 +70,19 @@ type Server struct {
 	log  *slog.Logger
 
 	// The rooms, in the order in which they were opened; Close goes backwards.
-	lock     *dirLock
-	store    *kms.Attested
-	ring     *keyring.Ring
-	gate     *gate.Gate
-	auditKey string // the log's public key
-	runner   *runner.Runner
-	kms      *kms.Service
-	datasets *reencrypt.Service
-	rotation *rotation.Service
-	api      *httpapi.API
-	signIns  authn.Generation
-	started  time.Time
+	lock      *dirLock
+	store     *kms.Attested
+	ring      *keyring.Ring
+	gate      *gate.Gate
+	auditKey  string // the log's public key
+	runner    *runner.Runner
+	kms       *kms.Service
+	datasets  *reencrypt.Service
+	rotation  *rotation.Service
+	incidents *incident.Service
+	api       *httpapi.API
+	signIns   authn.Generation
+	started   time.Time
 
 	ready chan struct{} // closed when Serve listens
 	tls   *tls.Config   // of the https listeners; set by Serve

@@ -8,7 +8,9 @@ import (
 	"github.com/keyturn/keyturn/internal/authn"
 	"github.com/keyturn/keyturn/internal/authn/peer"
 	"github.com/keyturn/keyturn/internal/authn/token"
+	"github.com/keyturn/keyturn/internal/buildinfo"
 	"github.com/keyturn/keyturn/internal/httpapi"
+	"github.com/keyturn/keyturn/internal/incident"
 	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/kms"
 	"github.com/keyturn/keyturn/internal/oversight"
@@ -27,6 +29,10 @@ func (s *Server) openServices(ctx context.Context) (err error) {
 	if err := s.kms.Start(ctx); err != nil {
 		return err
 	}
+	s.incidents = incident.New(incident.Config{
+		Gate: s.gate, Store: s.store, Keys: s.kms, Datasets: s.datasets, Clock: s.opts.Clock, Enqueue: s.enqueue,
+		PublicKey: s.auditKey, Version: buildinfo.String(),
+	})
 	if s.runner, err = runner.New(s.runnerConfig(), s.store, s.jobHandlers()...); err != nil {
 		return err
 	}
@@ -79,7 +85,7 @@ func (s *Server) newRotation() *rotation.Service {
 // services is the table of what the routes call.
 func (s *Server) services() httpapi.Services {
 	return httpapi.Services{
-		Keys: s.kms, Crypto: s.kms, Masters: s.kms, Principals: s.kms, System: s.kms, Datasets: s.datasets, Rotation: s.rotation,
+		Keys: s.kms, Crypto: s.kms, Masters: s.kms, Principals: s.kms, System: s.kms, Datasets: s.datasets, Rotation: s.rotation, Incidents: s.incidents,
 		Reports: report.New(report.Config{Gate: s.gate, Store: s.store, Clock: s.opts.Clock, Census: s.underVersion, Buried: s.kms.Buried}),
 		Jobs: oversight.NewJobs(oversight.JobsConfig{
 			Gate: s.gate, Store: s.store, Runner: s.runner, Work: s.startWork, Clock: s.opts.Clock, Counts: reencrypt.RunOf, Needs: s.jobNeeds,

@@ -138,6 +138,12 @@ func (t *txn) SetControl(ctx context.Context, id string, c jobs.Control) (jobs.J
 		`UPDATE jobs SET control = $2 WHERE id = $1 RETURNING `+jobColumns, id, string(c))
 }
 
+// SetPriority implements jobs.Tx.
+func (t *txn) SetPriority(ctx context.Context, id string, priority int) (jobs.Job, error) {
+	return single(ctx, t, notFound("job"), "raising a job", readJob,
+		`UPDATE jobs SET priority = $2 WHERE id = $1 RETURNING `+jobColumns, id, priority)
+}
+
 // Stale implements jobs.Tx.
 func (t *txn) Stale(ctx context.Context, now time.Time, limit int) ([]jobs.Job, error) {
 	return all(ctx, t, "looking for jobs that nobody works on", readJob,

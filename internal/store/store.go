@@ -1,5 +1,5 @@
-// Package store keeps everything that keyturn must not forget: keys, principals, the audit log, jobs and datasets, in
-// one database and therefore under one transaction. It holds the contract ([Store], [Tx]) and the SQL, which is the same
+// Package store keeps everything that keyturn must not forget: keys, principals, the audit log, jobs, datasets and
+// incidents, in one database and therefore under one transaction. It holds the contract ([Store], [Tx]) and the SQL, which is the same
 // for both databases; what differs lives in the drivers:
 //
 //	st, err := sqlite.Open(ctx, "/var/lib/keyturn/keyturn.db", sqlite.Config{})
@@ -39,6 +39,7 @@ import (
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/datasets"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/incidents"
 	"github.com/keyturn/keyturn/internal/jobs"
 	"github.com/keyturn/keyturn/internal/keys"
 )
@@ -65,6 +66,7 @@ type Tx interface {
 	audit.Tx
 	jobs.Tx
 	datasets.Tx
+	incidents.Tx
 
 	// SQL is the transaction itself: for River, which enqueues in it. In a View it refuses to write.
 	SQL() *sql.Tx

@@ -85,7 +85,14 @@ func testJobs(t *testing.T, o Opener) {
 		return err
 	})
 	j.LeaseUntil = at(200)
+	change(t, st, func(tx store.Tx) error {
+		after, err := tx.SetPriority(ctx, j.ID, jobs.PriorityUrgent)
+		j.Priority = jobs.PriorityUrgent
+		wantEqual(t, "the job after SetPriority", after, j)
+		return err
+	})
 	finish(t, st, j)
+	refused(t, st, api.CodeNotFound, "raising an unknown job", func(tx store.Tx) error { _, err := tx.SetPriority(ctx, "none", jobs.PriorityUrgent); return err })
 	refused(t, st, api.CodeNotFound, "an unknown job", func(tx store.Tx) error { _, err := tx.Job(ctx, "none"); return err })
 	refused(t, st, api.CodeNotFound, "controlling an unknown job", func(tx store.Tx) error { _, err := tx.SetControl(ctx, "none", jobs.Run); return err })
 }

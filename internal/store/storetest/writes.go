@@ -13,6 +13,7 @@ import (
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/incidents"
 	"github.com/keyturn/keyturn/internal/jobs"
 	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/store"
@@ -107,6 +108,24 @@ var writes = []func(ctx context.Context, tx store.Tx, in Input) error{
 		}
 		got, err := tx.Dataset(ctx, in.Text2)
 		return same(err, err == nil && got.Table == in.Text && got.PK[0] == in.Text2 && got.Context[in.Text] == in.Text2 && bytes.Equal(got.DSN, in.Blob))
+	},
+	func(ctx context.Context, tx store.Tx, in Input) error {
+		i := newIncident(1)
+		i.Reason, i.Details, i.OpenedBy, i.Opened, i.Entries = in.Text, in.Text2, in.Text, when(in.Number), in.Number
+		i.Versions[0].Key, i.Versions[0].Number = in.Text2, uint32(in.Unsigned)
+		if err := tx.CreateIncident(ctx, i); err != nil {
+			return err
+		}
+		e := incidents.Entry{Incident: i.ID, Number: 1, Kind: incidents.Kind(in.Text2), At: when(in.Number), By: in.Text, Text: in.Text2, Data: in.Blob}
+		if err := tx.AddEntry(ctx, e); err != nil {
+			return err
+		}
+		got, err := tx.Incident(ctx, i.ID)
+		if err = same(err, err == nil && got.Details == in.Text2 && got.Entries == in.Number && got.Versions[0] == i.Versions[0]); err != nil {
+			return err
+		}
+		list, err := tx.Entries(ctx, i.ID)
+		return same(err, len(list) == 1 && list[0].Text == in.Text2 && bytes.Equal(list[0].Data, in.Blob))
 	},
 }
 

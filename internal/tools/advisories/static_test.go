@@ -74,9 +74,46 @@ func TestAdvisory_GHSA_32gq_x56h_299c(t *testing.T) {
 }
 
 // Row 73: user data was evaluated as a template. Nothing that users run has a template language with functions; the
-// templates of datasets only put column values into places.
+// templates of datasets only put column values into places. The one page that is written with html/template is a constant
+// of the program, and data meets it as text.
 func TestAdvisory_CVE_2025_49828(t *testing.T) {
-	forbidImports(t, "user data must never meet a template language", "text/template", "html/template")
+	forbidImports(t, "user data must never meet a template language", "text/template")
+	const page, text = "cmd/keyturn/incidentreport.go", "reportPage"
+	product(t, func(name string, f *ast.File) {
+		if !slices.ContainsFunc(f.Imports, func(i *ast.ImportSpec) bool { return i.Path.Value == `"html/template"` }) {
+			return
+		}
+		if name != page {
+			t.Errorf("%s imports html/template: user data must never meet a template language", name)
+			return
+		}
+		constant, parsed := false, 0
+		ast.Inspect(f, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.GenDecl:
+				for _, spec := range n.Specs {
+					if v, ok := spec.(*ast.ValueSpec); ok && v.Names[0].Name == text {
+						constant = n.Tok == token.CONST
+					}
+				}
+			case *ast.SelectorExpr:
+				if slices.Contains([]string{"ParseFiles", "ParseGlob", "ParseFS", "HTML", "JS", "URL", "HTMLAttr", "JSStr", "Srcset"}, n.Sel.Name) {
+					t.Errorf("%s: %s takes what the page must not take", name, n.Sel.Name)
+				}
+			case *ast.CallExpr:
+				if sel, ok := n.Fun.(*ast.SelectorExpr); ok && sel.Sel.Name == "Parse" {
+					id, ok := n.Args[0].(*ast.Ident)
+					if parsed++; !ok || id.Name != text {
+						t.Errorf("%s parses another template than its constant", name)
+					}
+				}
+			}
+			return true
+		})
+		if !constant || parsed != 1 {
+			t.Errorf("%s: the page is a constant %v, parsed %d times", name, constant, parsed)
+		}
+	})
 }
 
 // leavesIntegrityOut is the name of a flag, field of a request or setting that would do what users of others reach for

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keyturn/keyturn/api"
+)
+
+// emergencyFlags are what `key rotate --emergency` takes beside what every rotation does.
+type emergencyFlags struct {
+	compromised             []string
+	kind, severity, details string
+	detach                  bool
+}
+
+func (e *emergencyFlags) register(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringArrayVar(&e.compromised, "compromised", nil, "with --emergency: a version known to others, `KEY:VERSION`; may be repeated (default: those active now)")
+	f.StringVar(&e.kind, "type", "", "with --emergency: what `kind` of thing happened: "+incidentTypes+" (default key-compromise)")
+	f.StringVar(&e.severity, "severity", "", "with --emergency: how `bad` it is: "+incidentSeverities+" (default high)")
+	f.StringVar(&e.details, "details", "", "with --emergency: more `text`, up to 16 KiB; - reads it from stdin")
+	f.BoolVar(&e.detach, "detach", false, "with --emergency: return at once and leave the work to the server")
+}
+
+// onlyEmergency refuses these flags on a rotation that is none: silence would let somebody believe that a version was marked.
+func onlyEmergency(cmd *cobra.Command) error {
+	for _, name := range []string{"compromised", "type", "severity", "details", "detach"} {
+		if cmd.Flags().Changed(name) {
+			return usage(name, "key rotate: --%s is for an emergency", name).WithNext("say --emergency too")
+		}
+	}
+	return nil
+}
+
+// emergencyKey and emergencyKeys are what `key rotate --emergency --json` prints: what a rotation prints, and the incident.
+type emergencyKey struct {
+	api.Key
+	Incident api.IncidentDetail `json:"incident"`
+}
+
+type emergencyKeys struct {
+	Keys     []api.Key          `json:"keys"`
+	Skipped  []string           `json:"skipped"`
+	Incident api.IncidentDetail `json:"incident"`
+}
+
+// emergency opens an incident, and waits until its keys are rotated and its rows moved. What fails doesn't keep the rest from
+// being waited for; the first failure is the command's.
+func (a *app) emergency(cmd *cobra.Command, in api.EmergencyRequest, e *emergencyFlags) (err error) {
+	ctx := cmd.Context()
+	if in.Reason == "" {
+		return missingReason("key rotate --emergency")
+	}
+	if cmd.Flags().Changed("if-version") {
+		return usage("if-version", "key rotate: an emergency doesn't wait for a version").WithNext("leave --if-version away")
+	}
+	in.Type, in.Severity = e.kind, e.severity
+	if in.Compromised, err = keyVersions("compromised", e.compromised); err != nil {
+		return err
+	}
+	if in.Details, err = a.details(ctx, e.details); err != nil {
+		return err
+	}
+	return a.with(ctx, func(s *store) error {
+		if e.detach && s.embedded {
+			return errNobodyRuns
+		}
+		begun, err := s.Emergency(ctx, in)
+		if err != nil {
+			return err
+		}
+		i := begun.Incident
+		for _, name := range begun.Skipped {
+			a.note("%s: skipped, it has no active version; keyturn key show %s", name, name)
+		}
+		if e.detach {
+			return a.show(begun, func(t *table) {
+				t.line("Incident %s is open, and job %s was handed to the server. Follow it: keyturn incident show %s", i.ID, i.Job, i.ID)
+			})
+		}
+		a.note("Incident %s is open: keyturn incident show %s", i.ID, i.ID)
+		failed, err := a.awaitIncident(ctx, s, i)
+		if err != nil {
+			return err
+		}
+		if err := a.showEmergency(ctx, s, in, begun); err != nil {
+			return err
+		}
+		return failed
+	})
+}
+
+// awaitIncident waits for the incident's job, and then for every re-encryption that it queued. failed is the first that went
+// wrong; err that nobody could wait.
+func (a *app) awaitIncident(ctx context.Context, s *store, i api.Incident) (failed, err error) {
+	j, err := a.watch(ctx, s, i.Job, "job watch "+i.Job, "keys")
+	if err != nil {
+		return nil, err
+	}
+	failed = outcomeOf(j, false)
+	d, err := s.Incident(ctx, i.ID)
+	if err != nil {
+		return failed, err
+	}
+	for _, set := range d.Datasets {
+		if set.Job == "" {
+			continue
+		}
+		j, err := a.watch(ctx, s, set.Job, "job watch "+set.Job, "rows")
+		if err != nil {
+			return failed, err
+		}
+		if bad := outcomeOf(j, false); failed == nil {
+			failed = bad
+		}
+	}
+	return failed, nil
+}
+
+// showEmergency prints what has come of it.
+func (a *app) showEmergency(ctx context.Context, s *store, in api.EmergencyRequest, begun api.Emergency) error {
+	d, err := s.Incident(ctx, begun.Incident.ID)
+	if err != nil {
+		return err
+	}
+	if !a.json {
+		return a.show(d, func(t *table) { incidentDetail(t, d) })
+	}
+	if len(in.Keys) == 1 {
+		k, err := s.Key(ctx, in.Keys[0])
+		if err != nil {
+			return err
+		}
+		return a.show(emergencyKey{k, d}, nil)
+	}
+	out := emergencyKeys{Keys: []api.Key{}, Skipped: begun.Skipped, Incident: d}
+	for k, err := range s.AllKeys(ctx) {
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(d.KeyProgress, func(p api.IncidentKey) bool { return p.Key == k.Name }) {
+			out.Keys = append(out.Keys, k)
+		}
+	}
+	return a.show(out, nil)
+}
+
+// whichKeys is the selection of a rotation as its flags say it.
+func whichKeys(given []string, all bool, purpose string) (api.EmergencyRequest, error) {
+	in := api.EmergencyRequest{Keys: given, All: all, Purpose: purpose}
+	if ways := len(given) + map[bool]int{true: 1}[all] + map[bool]int{true: 1}[purpose != ""]; ways != 1 {
+		return in, usage("NAME", "key rotate: exactly one of NAME, --all and --purpose says which keys, and %d were given", ways).
+			WithNext("see keyturn key rotate --help")
+	}
+	return in, nil
+}

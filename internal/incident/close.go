@@ -1,0 +1,143 @@
+package incident
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/gate"
+	"github.com/keyturn/keyturn/internal/incidents"
+	"github.com/keyturn/keyturn/internal/jobs"
+	"github.com/keyturn/keyturn/internal/kms"
+	"github.com/keyturn/keyturn/internal/store"
+)
+
+// Note adds a person's words to an open incident.
+func (s *Service) Note(ctx context.Context, c *access.Caller, id string, in api.IncidentNoteRequest) (api.Incident, error) {
+	if err := identified(id); err != nil {
+		return api.Incident{}, err
+	}
+	if strings.TrimSpace(in.Text) == "" {
+		return api.Incident{}, fault.New(api.CodeInvalid, "the note is empty").WithField("text")
+	}
+	if err := incidents.ValidateText("text", in.Text); err != nil {
+		return api.Incident{}, err
+	}
+	if err := kms.RefuseSecrets("text", in.Text); err != nil {
+		return api.Incident{}, err
+	}
+	return s.amend(ctx, c, id, "noted", "", func(i incidents.Incident) (incidents.Incident, incidents.Entry, error) {
+		return i, incidents.Entry{Kind: incidents.Note, Text: in.Text}, i.MayChange("noting in")
+	})
+}
+
+// Close ends an incident. It is refused while its job hasn't done everything, while a dataset holds values under a version of
+// it that is compromised, and while a dataset can't be counted, since nobody knows then. It counts before its transaction; an
+// application that has an old data key cached can still write a value afterwards, which a later census shows.
+func (s *Service) Close(ctx context.Context, c *access.Caller, id string, in api.CloseIncidentRequest) (api.Incident, error) {
+	if err := identified(id); err != nil {
+		return api.Incident{}, err
+	}
+	if err := incidents.ValidateReason(in.Reason); err != nil {
+		return api.Incident{}, err
+	}
+	if err := kms.RefuseSecrets("reason", in.Reason); err != nil {
+		return api.Incident{}, err
+	}
+	var checked error
+	if allowed(c, access.IncidentWrite, resource(id)) {
+		checked = s.finished(ctx, id)
+	}
+	return s.amend(ctx, c, id, "closed", in.Reason, func(i incidents.Incident) (incidents.Incident, incidents.Entry, error) {
+		if checked != nil {
+			return i, incidents.Entry{}, checked
+		}
+		i, err := i.Close(actor(c), in.Reason, s.now())
+		return i, incidents.Entry{Kind: incidents.Action, Text: "closed: " + in.Reason}, err
+	})
+}
+
+// amend changes an incident and adds the entry that says so.
+func (s *Service) amend(ctx context.Context, c *access.Caller, id, verb, reason string,
+	do func(incidents.Incident) (incidents.Incident, incidents.Entry, error)) (api.Incident, error) {
+	var done incidents.Incident
+	in := gate.Intent{Action: access.IncidentWrite, Type: audit.Incident, Verb: verb, Resource: resource(id), Reason: reason}
+	err := s.cfg.Gate.Change(ctx, c, in, func(ctx context.Context, tx store.Tx, ev *audit.Event) error {
+		ev.Details.Incident = id
+		i, err := tx.Incident(ctx, id)
+		if err != nil {
+			return err
+		}
+		i, e, err := do(i)
+		if err != nil {
+			return err
+		}
+		i.Entries++
+		if err := tx.UpdateIncident(ctx, i); err != nil {
+			return err
+		}
+		e.Incident, e.Number, e.At, e.By = id, i.Entries, s.now(), actor(c)
+		done = i
+		return tx.AddEntry(ctx, e)
+	})
+	if err != nil {
+		return api.Incident{}, err
+	}
+	return view(done), nil
+}
+
+// finished is nil when nothing keeps an incident open.
+func (s *Service) finished(ctx context.Context, id string) error {
+	d, err := s.detail(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := d.i.MayChange("closing"); err != nil {
+		return err
+	}
+	if state := jobs.State(d.out.JobState); state != jobs.Done {
+		next := "wait for it: keyturn job watch " + d.i.Job
+		if state.Final() || state == jobs.Paused {
+			next = "have it go on: keyturn job " + map[bool]string{true: "retry ", false: "resume "}[state.Final()] + d.i.Job
+		}
+		return fault.Newf(api.CodeWrongState, "closing incident %s: its job is %s", id, orGone(d.out.JobState)).WithField("incident").WithNext(next)
+	}
+	var where, unknown []string
+	for _, set := range d.out.Datasets {
+		switch {
+		case set.Remaining == nil && set.Unknown != forgotten:
+			unknown = append(unknown, set.Dataset)
+		case set.Remaining != nil && *set.Remaining > 0:
+			where = append(where, fmt.Sprintf("%d values in dataset %s", *set.Remaining, set.Dataset))
+		}
+	}
+	switch {
+	case len(where) > 0:
+		return fault.Newf(api.CodeInUse, "closing incident %s: compromised versions still protect %s", id, some(where)).WithField("incident").
+			WithNext("move them: keyturn dataset reencrypt; keyturn incident show says which")
+	case len(unknown) > 0:
+		return fault.Newf(api.CodeInUse, "closing incident %s: nobody knows what compromised versions still protect in dataset %s", id, some(unknown)).
+			WithField("incident").WithNext("make the dataset's database reachable, or remove the dataset if it is gone for good")
+	}
+	return nil
+}
+
+func orGone(state string) string {
+	if state == "" {
+		return "gone"
+	}
+	return state
+}
+
+// some names the first few of a list.
+func some(list []string) string {
+	const most = 5
+	if len(list) > most {
+		return strings.Join(list[:most], ", ") + fmt.Sprintf(" and %d more", len(list)-most)
+	}
+	return strings.Join(list, ", ")
+}

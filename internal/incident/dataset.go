@@ -1,0 +1,246 @@
+package incident
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/datasets"
+	"github.com/keyturn/keyturn/internal/envelope"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/gate"
+	"github.com/keyturn/keyturn/internal/incidents"
+	"github.com/keyturn/keyturn/internal/reencrypt"
+	"github.com/keyturn/keyturn/internal/store"
+)
+
+// countTime is how long a dataset may take to be counted before its re-encryption is queued without a count.
+const countTime = 20 * time.Second
+
+// blockedFor is how long another job may keep a dataset from being re-encrypted before that is a failure.
+const blockedFor = 5 * time.Minute
+
+// blockedPause is how often it is looked at meanwhile.
+const blockedPause = 500 * time.Millisecond
+
+// dataset does the next dataset, in name order, or ends the phase. Every dataset is counted, also those of other keys, since
+// values get copied; re-encryption is queued for those whose columns are registered under a key with a compromised version,
+// whether the count found any there or not: it may have failed, and the application may write more.
+func (w *worker) dataset(ctx context.Context) error {
+	next := w.at
+	d, err := w.nextDataset(ctx)
+	if err != nil {
+		return err
+	}
+	if d == nil || len(w.i.Versions) == 0 {
+		next.Phase, next.Next, next.After = phaseUses, 0, ""
+		w.at = next
+		return nil
+	}
+	moves := w.i.Emergency && w.concerns(d)
+	var blocked error
+	if moves {
+		blocked = w.s.cfg.Store.View(ctx, func(tx store.Tx) error { return w.s.cfg.Datasets.MayUrgent(ctx, tx, d) })
+		if blocked != nil && w.mayWait(blocked) {
+			return w.wait(ctx)
+		}
+		if blocked != nil && fault.CodeOf(blocked) != api.CodeConflict && fault.CodeOf(blocked) != api.CodeWrongState {
+			return blocked
+		}
+	}
+	next.After, next.Waiting = d.Name, time.Time{}
+	found, holds, err := w.held(ctx, d)
+	if err != nil {
+		return err
+	}
+	remark := ""
+	switch {
+	case blocked != nil: // for longer than the others should wait
+		if err := w.failed(ctx, "dataset/"+d.Name, blocked); err != nil {
+			return err
+		}
+		next.Failed++
+		moves, remark = false, "; its re-encryption could not be queued: "+fault.MessageOf(blocked)
+	case moves:
+		next.Queued++
+	case !holds:
+		w.at = next
+		return nil
+	}
+	return w.queue(ctx, d, found, moves, remark, next)
+}
+
+// nextDataset is the first one after the cursor; nil when there is none.
+func (w *worker) nextDataset(ctx context.Context) (*datasets.Dataset, error) {
+	list, err := w.s.datasets(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		if list[i].Name > w.at.After {
+			return &list[i], nil
+		}
+	}
+	return nil, nil
+}
+
+func (s *Service) datasets(ctx context.Context) (list []datasets.Dataset, err error) {
+	err = s.cfg.Store.View(ctx, func(tx store.Tx) error {
+		list, err = tx.Datasets(ctx)
+		return err
+	})
+	return list, err
+}
+
+// concerns says whether a column of the dataset is under a key that the incident is about.
+func (w *worker) concerns(d *datasets.Dataset) bool {
+	return slices.ContainsFunc(d.Columns, func(c datasets.Column) bool {
+		return slices.ContainsFunc(w.i.Versions, func(v incidents.Version) bool { return v.KeyID == c.KeyID })
+	})
+}
+
+// held counts what the dataset holds of the incident's versions. A dataset that can't be counted holds nobody knows what:
+// that is a finding, not an error.
+func (w *worker) held(ctx context.Context, d *datasets.Dataset) (found api.IncidentDataset, holds bool, err error) {
+	found = api.IncidentDataset{Dataset: d.Name, Held: []api.IncidentHeld{}}
+	counting, cancel := context.WithTimeout(ctx, countTime)
+	defer cancel()
+	rows, err := w.s.cfg.Datasets.Holds(counting, d)
+	if ctx.Err() != nil {
+		return found, false, fault.Wrap("", context.Cause(ctx), "counting a dataset")
+	}
+	if err != nil {
+		found.Unknown = fault.MessageOf(err)
+	}
+	for _, v := range w.i.Versions {
+		n := rows[reencrypt.VersionOf{Key: v.KeyID, Version: v.Number}]
+		switch {
+		case err != nil && slices.ContainsFunc(d.Columns, func(c datasets.Column) bool { return c.KeyID == v.KeyID }):
+			found.Held = append(found.Held, api.IncidentHeld{Key: v.Key, Version: v.Number})
+		case n > 0:
+			found.Held = append(found.Held, api.IncidentHeld{Key: v.Key, Version: v.Number, Rows: &n})
+		}
+	}
+	return found, err != nil || len(found.Held) > 0, nil
+}
+
+// mayWait says whether another job that has the dataset may go on for a while. One that waits for a person, or doesn't end,
+// is a failure: the other datasets must not wait for it.
+func (w *worker) mayWait(why error) bool {
+	return fault.CodeOf(why) == api.CodeConflict && (w.at.Waiting.IsZero() || w.s.now().Sub(w.at.Waiting) < blockedFor)
+}
+
+// wait lets some time pass.
+func (w *worker) wait(ctx context.Context) error {
+	if w.at.Waiting.IsZero() {
+		w.at.Waiting = w.s.now()
+		if err := w.save(ctx); err != nil {
+			return err
+		}
+	}
+	timer := time.NewTimer(blockedPause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return fault.Wrap("", context.Cause(ctx), "waiting for a dataset")
+	}
+}
+
+// queue writes what was found, and queues the re-encryption with it.
+func (w *worker) queue(ctx context.Context, d *datasets.Dataset, found api.IncidentDataset, moves bool, remark string, next cursor) error {
+	in := gate.Intent{Action: access.DatasetRead, Type: audit.Reencryption, Verb: "census", Resource: access.Resource{Kind: access.KindDataset, Name: d.Name}, Reason: w.i.Reason}
+	if moves {
+		in.Action, in.Verb = access.DatasetRun, string(reencrypt.KindReencrypt)+"_requested"
+	}
+	return w.change(ctx, in, next, func(ctx context.Context, tx store.Tx, ev *audit.Event) error {
+		ev.Details.Dataset, ev.Details.Table = d.Name, d.Table
+		for _, h := range found.Held {
+			if h.Rows != nil {
+				ev.Details.Rows += uint64(*h.Rows)
+			}
+		}
+		found.Job = ""
+		if moves {
+			if err := w.move(ctx, tx, d, ev, &found); err != nil {
+				return err
+			}
+		}
+		data, err := json.Marshal(found)
+		if err != nil {
+			return fault.Wrap(api.CodeInternal, err, "writing a finding")
+		}
+		_, err = w.s.add(ctx, tx, w.i.ID, incidents.Entry{Kind: incidents.Dataset, By: systemName, Text: foundText(&found, moves) + remark, Data: data})
+		return err
+	})
+}
+
+// move queues the re-encryption, unless the dataset was removed meanwhile. A job that took it in this moment is a conflict,
+// and the next attempt of ours waits for it.
+func (w *worker) move(ctx context.Context, tx store.Tx, d *datasets.Dataset, ev *audit.Event, found *api.IncidentDataset) error {
+	now, err := tx.Dataset(ctx, d.Name)
+	if fault.CodeOf(err) == api.CodeNotFound || err == nil && now.ID != d.ID {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	j, err := w.s.cfg.Datasets.Urgent(ctx, tx, d, w.i.OpenedBy)
+	if fault.CodeOf(err) == api.CodeConflict || fault.CodeOf(err) == api.CodeWrongState {
+		return fault.Wrap(api.CodeBusy, err, "queueing a re-encryption")
+	}
+	found.Job, ev.Details.Job, ev.Details.Kind = j.ID, j.ID, j.Kind
+	return err
+}
+
+// foundText is a finding in words.
+func foundText(found *api.IncidentDataset, moves bool) string {
+	text := "dataset " + found.Dataset + " holds none of the versions now"
+	if len(found.Held) > 0 {
+		text = "dataset " + found.Dataset + " holds"
+		for n, h := range found.Held {
+			if n == 20 {
+				text += fmt.Sprintf(" and values under %d versions more", len(found.Held)-n)
+				break
+			}
+			if n > 0 {
+				text += ","
+			}
+			if h.Rows == nil {
+				text += fmt.Sprintf(" an unknown number of values under %s version %d", h.Key, h.Version)
+			} else {
+				text += fmt.Sprintf(" %d values under %s version %d", *h.Rows, h.Key, h.Version)
+			}
+		}
+	} else if found.Unknown != "" {
+		text = "dataset " + found.Dataset + " could not be counted"
+	}
+	switch {
+	case found.Job != "":
+		text += "; re-encryption is queued as job " + found.Job
+	case moves:
+		text += "; it was removed meanwhile"
+	}
+	if found.Unknown != "" {
+		text += "; " + found.Unknown
+	}
+	return text
+}
+
+// stands is a count of what a dataset holds of some versions.
+func stands(rows map[reencrypt.VersionOf]int64, marked map[reencrypt.VersionOf]bool) (n int64) {
+	for v := range marked {
+		n += rows[v]
+	}
+	return n
+}
+
+func versionOf(id envelope.KeyID, n uint32) reencrypt.VersionOf {
+	return reencrypt.VersionOf{Key: id, Version: n}
+}

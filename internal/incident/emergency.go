@@ -1,0 +1,226 @@
+package incident
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/incidents"
+	"github.com/keyturn/keyturn/internal/keys"
+	"github.com/keyturn/keyturn/internal/store"
+)
+
+// Emergency opens an incident and begins to rotate: every chosen key gets a new version, compromised versions are marked,
+// and what stands under them is re-encrypted ahead of all other work. It needs incident.write, and key.rotate and
+// key.compromise on every chosen key: who lacks one of them is denied as a whole. Everything that is wrong with the request
+// is said at once, and nothing is changed then.
+//
+// Who names no compromised version means those that are active now. A key that has no active version is refused when it is
+// named, and skipped, which the answer says, when All or Purpose chooses it.
+func (s *Service) Emergency(ctx context.Context, c *access.Caller, in api.EmergencyRequest) (api.Emergency, error) {
+	if in.Type == "" {
+		in.Type = string(incidents.KeyCompromise)
+	}
+	if in.Severity == "" {
+		in.Severity = string(incidents.DefaultSeverity)
+	}
+	i, err := s.begin(in.Type, in.Severity, in.Reason, in.Details)
+	if err != nil {
+		return api.Emergency{}, err
+	}
+	if err := chosen(in); err != nil {
+		return api.Emergency{}, err
+	}
+	i.Emergency = true
+	var checked error
+	var p plan
+	if allowed(c, access.IncidentWrite, resource(i.ID)) {
+		if lacks, ok := firstLacking(c, named(in), access.KeyRotate, access.KeyCompromise); ok {
+			return api.Emergency{}, s.deny(ctx, c, lacks, "opened", i.Reason)
+		}
+		if p, checked = s.plan(ctx, c, in); p.lacks != nil {
+			return api.Emergency{}, s.deny(ctx, c, *p.lacks, "opened", i.Reason)
+		}
+		i.Targets, i.Versions = p.targets, p.versions
+	}
+	opened, err := s.open(ctx, c, i, checked)
+	if err != nil {
+		return api.Emergency{}, err
+	}
+	return api.Emergency{Incident: opened, Skipped: append([]string{}, p.skipped...)}, nil
+}
+
+// chosen wants exactly one way of saying which keys.
+func chosen(in api.EmergencyRequest) error {
+	ways := 0
+	for _, given := range []bool{len(in.Keys) > 0, in.All, in.Purpose != ""} {
+		if given {
+			ways++
+		}
+	}
+	switch {
+	case ways != 1:
+		return fault.New(api.CodeInvalid, "exactly one of the keys' names, all, and a purpose says which keys are rotated").WithField("keys")
+	case len(in.Keys) > maxVersions:
+		return fault.Newf(api.CodeTooLarge, "more than %d keys are named", maxVersions).WithField("keys").WithNext("rotate all, or those of a purpose")
+	case len(in.Compromised) > maxVersions:
+		return fault.Newf(api.CodeTooLarge, "more than %d compromised versions are named", maxVersions).WithField("compromised")
+	case in.Purpose != "":
+		return keys.Purpose(in.Purpose).Validate()
+	}
+	return nil
+}
+
+// named are the keys that a request names.
+func named(in api.EmergencyRequest) []api.IncidentVersion {
+	out := slices.Clone(in.Compromised)
+	for _, name := range in.Keys {
+		out = append(out, api.IncidentVersion{Key: name})
+	}
+	return out
+}
+
+// plan is what an emergency will do.
+type plan struct {
+	targets  []incidents.Target
+	versions []incidents.Version
+	skipped  []string
+	lacks    *access.Right // on a key that wasn't named
+}
+
+// plan looks at everything in one snapshot.
+func (s *Service) plan(ctx context.Context, c *access.Caller, in api.EmergencyRequest) (p plan, err error) {
+	err = s.cfg.Store.View(ctx, func(tx store.Tx) error {
+		p = plan{}
+		var bad problems
+		found := map[string]keys.Key{}
+		take := func(k keys.Key) error {
+			if _, twice := found[k.Name]; twice {
+				return nil
+			}
+			found[k.Name] = k
+			active, ok := k.Active()
+			if !ok {
+				return inactive(&k)
+			}
+			p.targets = append(p.targets, incidents.Target{Key: k.Name, KeyID: k.ID, From: active.Number, Last: uint32(len(k.Versions))})
+			return nil
+		}
+		for n, name := range in.Keys {
+			k, err := key(ctx, tx, "keys", n, name)
+			if err == nil {
+				err = take(k)
+			}
+			if err := bad.add(err); err != nil {
+				return err
+			}
+		}
+		if len(in.Keys) == 0 {
+			if err := p.walk(ctx, tx, c, in, take); err != nil || p.lacks != nil {
+				return err
+			}
+		}
+		if err := p.mark(ctx, tx, in, found, &bad); err != nil {
+			return err
+		}
+		if len(p.targets) == 0 && len(bad.texts) == 0 {
+			return fault.New(api.CodeNotFound, "there is no key with an active version to rotate").WithField("keys")
+		}
+		return bad.err()
+	})
+	return p, err
+}
+
+// inactive is why a key without an active version isn't rotated.
+func inactive(k *keys.Key) error {
+	for _, v := range k.Versions {
+		if v.State == keys.Suspended {
+			return fault.Newf(api.CodeWrongState, "key %s is suspended", k.Name).WithField("keys").
+				WithNext("keyturn key resume " + k.Name + ", or mark its version alone: keyturn key compromise " + k.Name)
+		}
+	}
+	return fault.Newf(api.CodeWrongState, "key %s has no active version", k.Name).WithField("keys").
+		WithNext("its versions can be marked one by one: keyturn key compromise " + k.Name + " --version N")
+}
+
+// walk chooses among all keys. All means all of the store: an emergency that silently left out what the caller may not rotate
+// would be worse than none.
+func (p *plan) walk(ctx context.Context, tx store.Tx, c *access.Caller, in api.EmergencyRequest, take func(keys.Key) error) error {
+	const page = 500
+	for after := ""; ; {
+		list, err := tx.Keys(ctx, after, page)
+		if err != nil {
+			return err
+		}
+		for _, k := range list {
+			after = k.Name
+			if in.Purpose != "" && string(k.Purpose) != in.Purpose {
+				continue
+			}
+			for _, a := range []access.Action{access.KeyRotate, access.KeyCompromise} {
+				if !allowed(c, a, keyResource(k.Name)) {
+					p.lacks = &access.Right{Action: a, Resource: keyResource(k.Name)}
+					return nil
+				}
+			}
+			if take(k) != nil {
+				p.skipped = append(p.skipped, k.Name)
+			}
+			if len(p.targets) > maxTargets {
+				return fault.Newf(api.CodeLimit, "more than %d keys would be rotated at once", maxTargets).WithField("keys").
+					WithNext("rotate them purpose by purpose")
+			}
+		}
+		if len(list) < page {
+			return nil
+		}
+	}
+}
+
+// mark finds the compromised versions.
+func (p *plan) mark(ctx context.Context, tx store.Tx, in api.EmergencyRequest, found map[string]keys.Key, bad *problems) error {
+	for n, v := range in.Compromised {
+		k, ok := found[v.Key]
+		var err error
+		if !ok {
+			if k, err = key(ctx, tx, "compromised", n, v.Key); err == nil {
+				err = fault.Newf(api.CodeInvalid, "key %s isn't among those that are rotated", k.Name).WithField("compromised")
+			}
+		} else if err = mayMark(&k, v.Version); err == nil {
+			if _, active := k.Active(); !active { // skipped, but somebody says that it is compromised
+				err = inactive(&k)
+			}
+		}
+		if err := bad.add(err); err != nil {
+			return err
+		}
+		p.versions = append(p.versions, incidents.Version{Key: k.Name, KeyID: k.ID, Number: v.Version})
+	}
+	if len(in.Compromised) == 0 {
+		for _, t := range p.targets {
+			p.versions = append(p.versions, incidents.Version{Key: t.Key, KeyID: t.KeyID, Number: t.From})
+		}
+	}
+	p.versions = sorted(p.versions)
+	return nil
+}
+
+// mayMark says whether a version can be marked compromised, or is already.
+func mayMark(k *keys.Key, n uint32) error {
+	v, ok := k.Version(n)
+	switch {
+	case !ok:
+		return fault.Newf(api.CodeNotFound, "key %s has no version %d", k.Name, n).WithField("compromised").WithNext("keyturn key show " + k.Name)
+	case v.State == keys.Compromised || v.State.MayBecome(keys.Compromised) && v.State != keys.DestroyScheduled:
+		return nil
+	case v.State == keys.DestroyScheduled && v.PriorState == keys.Compromised:
+		return nil
+	case v.State == keys.DestroyScheduled:
+		return fault.Newf(api.CodeWrongState, "the destruction of version %d of key %s is scheduled", n, k.Name).WithField("compromised").
+			WithNext(fmt.Sprintf("keyturn key undestroy %s --version %d", k.Name, n))
+	}
+	return fault.Newf(api.CodeWrongState, "version %d of key %s is %s", n, k.Name, v.State).WithField("compromised")
+}

@@ -1,0 +1,268 @@
+package incident_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/keyturn/keyturn"
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/access"
+)
+
+// A caller that lacks one right is denied as a whole, and nothing was done.
+func TestEmergencyNeedsEveryRight(t *testing.T) {
+	c := open(t)
+	ctx := c.Context()
+	in := api.EmergencyRequest{Keys: []string{"phi", "pii"}, Reason: "x"}
+	for name, q := range map[string]struct {
+		role  string
+		scope []string
+		in    api.EmergencyRequest
+	}{
+		"an application":    {access.RoleApplication, []string{"*"}, in},
+		"an auditor":        {access.RoleAuditor, []string{"*"}, in},
+		"no incidents":      {access.RoleKeyAdministrator, []string{"key/*"}, in},
+		"one incident":      {access.RoleKeyAdministrator, []string{"key/*", "incident/inc-x"}, in},
+		"one of two keys":   {access.RoleKeyAdministrator, []string{"key/phi", "incident/*"}, in},
+		"not all":           {access.RoleKeyAdministrator, []string{"key/phi", "incident/*"}, api.EmergencyRequest{All: true, Reason: "x"}},
+		"not the purpose's": {access.RoleKeyAdministrator, []string{"key/phi", "incident/*"}, api.EmergencyRequest{Purpose: "pii", Reason: "x"}},
+		"a key that isn't":  {access.RoleKeyAdministrator, []string{"key/phi", "incident/*"}, api.EmergencyRequest{Keys: []string{"nokey"}, Reason: "x"}},
+		"another's version": {access.RoleKeyAdministrator, []string{"key/phi", "incident/*"}, api.EmergencyRequest{Keys: []string{"phi"}, Reason: "x", Compromised: []api.IncidentVersion{{Key: "pii", Version: 1}}}},
+	} {
+		_, err := c.as(q.role, q.scope...).Emergency(ctx, q.in)
+		if keyturn.CodeOf(err) != api.CodeDenied {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if got := c.states("phi") + c.states("pii"); got != "activeactive" {
+		t.Errorf("the keys are %s", got)
+	}
+	if n := len(c.events(keyturn.AuditQuery{Type: "permission_denied"})); n != 9 {
+		t.Errorf("%d denials are recorded, want 9", n)
+	}
+	for name, call := range map[string]func(*keyturn.Client) error{
+		"list":   func(c *keyturn.Client) error { return second(c.Incidents(ctx, keyturn.IncidentFilter{})) },
+		"show":   func(c *keyturn.Client) error { return second(c.Incident(ctx, "inc-000000000000000000000000")) },
+		"report": func(c *keyturn.Client) error { return second(c.IncidentReport(ctx, "inc-000000000000000000000000")) },
+		"note":   func(c *keyturn.Client) error { return second(c.NoteIncident(ctx, "inc-000000000000000000000000", "x")) },
+		"close": func(c *keyturn.Client) error {
+			return second(c.CloseIncident(ctx, "inc-000000000000000000000000", "x"))
+		},
+		"open": func(c *keyturn.Client) error {
+			return second(c.OpenIncident(ctx, api.OpenIncidentRequest{Type: "other", Severity: "low", Reason: "x"}))
+		},
+	} {
+		if err := call(c.as(access.RoleApplication)); keyturn.CodeOf(err) != api.CodeDenied {
+			t.Errorf("%s by an application: %v", name, err)
+		}
+	}
+}
+
+// A key administrator runs the emergency and sees what is left; who could and who did is not for him.
+func TestWhatAKeyAdministratorSees(t *testing.T) {
+	c := open(t)
+	ctx := c.Context()
+	app := c.as(access.RoleApplication)
+	sealed, err := app.Encrypt(ctx, "phi", api.EncryptRequest{Plaintext: []byte("x")})
+	c.must(err)
+	admin := c.as(access.RoleKeyAdministrator)
+	e, err := admin.Emergency(ctx, api.EmergencyRequest{Keys: []string{"phi"}, Reason: "x"})
+	c.must(err)
+	c.finish(e.Incident.Job)
+	if _, err := app.Decrypt(ctx, "phi", api.DecryptRequest{Ciphertext: sealed.Ciphertext}); keyturn.CodeOf(err) != api.CodeDenied {
+		t.Errorf("opening what stands under a compromised version: %v", err)
+	}
+	for who, q := range map[string]struct {
+		c    *keyturn.Client
+		sees bool
+	}{"administrator": {admin, false}, "auditor": {c.as(access.RoleAuditor), true}, "owner": {c.Client, true}} {
+		r, err := q.c.IncidentReport(ctx, e.Incident.ID)
+		c.must(err)
+		d := r.Report
+		if (len(d.Uses[0].Could) > 0) != q.sees || (len(d.Uses[0].Did) > 0) != q.sees || (len(d.Withheld) == 0) != q.sees {
+			t.Errorf("%s: could %v, did %v, withheld %q", who, d.Uses[0].Could, d.Uses[0].Did, d.Withheld)
+		}
+		if (r.Actions[0].Event != "") != q.sees || (r.Actions[0].User != "") != q.sees || len(r.Actions) < 4 {
+			t.Errorf("%s: %+v", who, r.Actions)
+		}
+	}
+}
+
+// Ten thousand uses of a version are counted by user and kind; batches that may have used it count as possible.
+func TestScopeOfTenThousandEvents(t *testing.T) {
+	c := open(t)
+	ctx := c.Context()
+	ann, bob := c.as(access.RoleApplication), c.as(access.RoleApplication)
+	seal := func(cl *keyturn.Client) string {
+		out, err := cl.Encrypt(ctx, "phi", api.EncryptRequest{Plaintext: []byte("x"), Context: map[string]string{"incident": "inc-000000000000000000000000"}})
+		c.must(err)
+		return out.Ciphertext
+	}
+	const uses = 10_000
+	var old string
+	for range uses {
+		old = seal(ann)
+	}
+	c.must(second(c.RotateKey(ctx, "phi", api.RotateKeyRequest{})))
+	now := seal(bob)
+	bound := map[string]string{"incident": "inc-000000000000000000000000"}
+	items := []api.DecryptRequest{{Ciphertext: old, Context: bound}, {Ciphertext: now, Context: bound}} // the event names version 2, the last
+	c.must(second(bob.DecryptBatch(ctx, "phi", items)))
+	c.must(second(bob.Decrypt(ctx, "phi", items[0])))
+	if _, err := bob.Decrypt(ctx, "phi", api.DecryptRequest{Ciphertext: old}); keyturn.CodeOf(err) != api.CodeIntegrity {
+		t.Fatal(err) // without its context: used nothing
+	}
+	i, err := c.OpenIncident(ctx, api.OpenIncidentRequest{Type: "insider", Severity: "medium", Reason: "x", Versions: []api.IncidentVersion{{Key: "phi", Version: 1}, {Key: "phi", Version: 1}}})
+	c.must(err)
+	c.finish(i.Job)
+	d := c.show(i.ID)
+	if len(d.Uses) != 1 || len(d.Uses[0].Did) != 2 {
+		t.Fatalf("uses: %+v", d.Uses)
+	}
+	did := d.Uses[0].Did
+	if u := did[0]; u.Events != uses || u.Possible != 0 || !u.First.Before(u.Last) {
+		t.Errorf("ann: %+v", u)
+	}
+	if u := did[1]; u.Events != 1 || u.Possible != 1 || u.First.After(u.Last) {
+		t.Errorf("bob: %+v", u)
+	}
+	var could []string
+	for _, p := range d.Uses[0].Could {
+		could = append(could, p.Role)
+	}
+	slices.Sort(could)
+	if fmt.Sprint(could) != "[application application owner]" {
+		t.Errorf("could: %v", could)
+	}
+	if c.states("phi") != "deactivated active" || d.Incident.Emergency || d.Rotated != 0 {
+		t.Errorf("an incident that changes no key changed one: %s", c.states("phi"))
+	}
+	// Contexts that spell an incident's id don't make their events actions of it.
+	r, err := c.IncidentReport(ctx, i.ID)
+	c.must(err)
+	for _, a := range r.Actions {
+		if a.EventType == "key_use" {
+			t.Errorf("an action of the incident: %+v", a)
+		}
+	}
+	c.must(second(c.CloseIncident(ctx, i.ID, "nothing found")))
+}
+
+// A dataset that can't be reached is unknown, never zero; it keeps the incident open, and its re-encryption is queued all the
+// same.
+func TestUnreachableDataset(t *testing.T) {
+	onBoth(t, func(c *clinic) {
+		ctx := c.Context()
+		c.app.Exec(c, "ALTER TABLE patients RENAME TO elsewhere")
+		e, err := c.Emergency(ctx, api.EmergencyRequest{Keys: []string{"phi"}, Reason: "x"})
+		c.must(err)
+		if j := c.finish(e.Incident.Job); j.State != "done" {
+			c.Fatalf("the emergency ended %s: %s", j.State, j.Error)
+		}
+		d := c.show(e.Incident.ID)
+		set := d.Datasets[0]
+		if d.Remaining != nil || set.Remaining != nil || set.Unknown == "" || set.Job == "" || len(set.Held) != 1 || set.Held[0].Rows != nil {
+			c.Errorf("the incident: %+v, %+v", d.Remaining, set)
+		}
+		err = second(c.CloseIncident(ctx, e.Incident.ID, "done"))
+		c.wants(err, api.CodeInUse, "incident")
+		if !strings.Contains(fmt.Sprint(err), "nobody knows") {
+			c.Errorf("refused because: %v", err)
+		}
+		c.app.Exec(c, "ALTER TABLE elsewhere RENAME TO patients")
+		j := c.finish(set.Job)
+		if j.State == "failed" {
+			c.must(second(c.RetryJob(ctx, set.Job)))
+			j = c.finish(set.Job)
+		}
+		if j.State != "done" {
+			c.Fatalf("re-encryption ended %s: %s", j.State, j.Error)
+		}
+		c.must(second(c.CloseIncident(ctx, e.Incident.ID, "done")))
+	})
+}
+
+// While values stand under a compromised version, the incident stays open: also when the application wrote them back.
+func TestCloseIsRefusedWhileRowsRemain(t *testing.T) {
+	onBoth(t, func(c *clinic) {
+		ctx := c.Context()
+		kept := string(c.app.Rows(c, "SELECT ssn FROM patients WHERE id = 17")[0][0])
+		e, d := c.emergency(api.EmergencyRequest{All: true, Reason: "x", Compromised: []api.IncidentVersion{{Key: "phi", Version: 2}}})
+		if d.Rotated != 2 || *d.Remaining != 0 || c.states("pii") != "deactivated active" {
+			c.Fatalf("%+v; pii is %s", d, c.states("pii"))
+		}
+		c.app.Exec(c, "UPDATE patients SET ssn = '"+kept+"' WHERE id = 17")
+		err := second(c.CloseIncident(ctx, e.Incident.ID, "done"))
+		c.wants(err, api.CodeInUse, "incident")
+		if !strings.Contains(fmt.Sprint(err), "1 values in dataset patients") {
+			c.Errorf("refused because: %v", err)
+		}
+		if d := c.show(e.Incident.ID); *d.Remaining != 1 || *d.Datasets[0].Remaining != 1 {
+			c.Errorf("remaining: %+v", d.Datasets)
+		}
+		run, err := c.ReencryptDataset(ctx, "patients", api.DatasetRunRequest{})
+		c.must(err)
+		c.finish(run.Job)
+		c.must(second(c.CloseIncident(ctx, e.Incident.ID, "done")))
+	})
+}
+
+// A re-encryption that is under way is raised and ends under the new version; a paused one runs on.
+func TestUnfinishedReencryptionIsRaised(t *testing.T) {
+	onBoth(t, func(c *clinic) {
+		ctx := c.Context()
+		c.must(second(c.RotateKey(ctx, "phi", api.RotateKeyRequest{})))
+		run, err := c.ReencryptDataset(ctx, "patients", api.DatasetRunRequest{Rate: 20, BatchSize: 5, Workers: 1})
+		c.must(err)
+		c.must(second(c.PauseJob(ctx, run.Job)))
+		if j := c.finish(run.Job); j.State != "paused" {
+			c.Fatalf("the job ended before it could be paused: %s", j.State)
+		}
+		_, d := c.emergency(api.EmergencyRequest{Keys: []string{"phi"}, Reason: "x"})
+		if set := d.Datasets[0]; set.Job != run.Job || set.JobState != "done" || *set.Remaining != 0 {
+			c.Errorf("%+v, the job was %s", set, run.Job)
+		}
+		census, err := c.Census(ctx, "patients")
+		c.must(err)
+		if v := census.Columns[0].Versions; len(v) != 1 || v[0].Version != 4 || v[0].Rows != rows {
+			c.Errorf("census: %+v", v)
+		}
+	})
+}
+
+// Another job that has the dataset and waits for a person is a failure of the emergency's job, which says so and is retried.
+func TestDatasetThatAnotherJobHas(t *testing.T) {
+	onBoth(t, func(c *clinic) {
+		ctx := c.Context()
+		run, err := c.ReencryptDataset(ctx, "patients", api.DatasetRunRequest{DryRun: true, Rate: 5, BatchSize: 1})
+		c.must(err)
+		c.must(second(c.PauseJob(ctx, run.Job)))
+		if j := c.finish(run.Job); j.State != "paused" {
+			c.Fatalf("the job ended before it could be paused: %s", j.State)
+		}
+		e, err := c.Emergency(ctx, api.EmergencyRequest{Keys: []string{"phi"}, Reason: "x"})
+		c.must(err)
+		j := c.finish(e.Incident.Job)
+		if j.State != "failed" || !strings.Contains(j.Error, "1 keys or datasets") || c.states("phi") != "deactivated compromised active" {
+			c.Fatalf("the job ended %s: %s; phi is %s", j.State, j.Error, c.states("phi"))
+		}
+		list, err := c.JobFailures(ctx, e.Incident.Job, 0, 0)
+		if err != nil || list.Total != 1 || list.Failures[0].Item != "dataset/patients" || !strings.Contains(list.Failures[0].Reason, run.Job) {
+			c.Errorf("%+v, %v", list, err)
+		}
+		c.wants(second(c.CloseIncident(ctx, e.Incident.ID, "done")), api.CodeWrongState, "incident")
+		c.must(second(c.CancelJob(ctx, run.Job)))
+		c.must(second(c.RetryJob(ctx, e.Incident.Job)))
+		if j := c.finish(e.Incident.Job); j.State != "done" {
+			c.Fatalf("the retry ended %s: %s", j.State, j.Error)
+		}
+		d := c.show(e.Incident.ID)
+		c.finish(d.Datasets[0].Job)
+		if got := c.states("phi"); got != "deactivated compromised active" {
+			c.Errorf("rotated twice: %s", got)
+		}
+		c.must(second(c.CloseIncident(ctx, e.Incident.ID, "done")))
+	})
+}

@@ -1,0 +1,77 @@
+package runner
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/jobs"
+)
+
+// An urgent job that finds every place taken gets one soon: the chunks of others end early, and go on after it.
+func TestUrgentJobsGetAPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := openStore(t)
+		chunks := 0
+		long := funcHandler{"long", func(ctx context.Context, run *Run) error {
+			for chunks++; run.Continue(ctx); {
+				<-time.After(100 * time.Millisecond)
+			}
+			return Again
+		}}
+		began := time.Time{}
+		quick := funcHandler{"quick", func(context.Context, *Run) error { began = time.Now(); return nil }}
+		r := newRunner(t, st, Config{Concurrency: 1}, long, quick)
+		first := enqueue(t, st, r, jobs.Job{Kind: "long"})
+		second := enqueue(t, st, r, jobs.Job{Kind: "long"})
+		start(t, r)
+		<-time.After(5 * time.Second)
+		asked := time.Now()
+		urgent := enqueue(t, st, r, jobs.Job{Kind: "quick", Priority: jobs.PriorityUrgent})
+		if j := wait(t, r, urgent.ID); j.State != jobs.Done {
+			t.Errorf("%+v", j)
+		}
+		if waited := began.Sub(asked); waited > 5*time.Second {
+			t.Errorf("the urgent job waited %s for its place", waited)
+		}
+		before := chunks
+		<-time.After(20 * time.Second)
+		if n := chunks - before; n > 3 {
+			t.Errorf("%d chunks in 20 s after the urgent job had ended: they still end early", n)
+		}
+		for _, j := range []jobs.Job{first, second} {
+			do(t, st, r, (*Runner).Cancel, j.ID)
+		}
+		for _, j := range []jobs.Job{first, second} {
+			wait(t, r, j.ID)
+		}
+	})
+}
+
+// Raise puts a job that waits before others, lets a paused one go on, and refuses one that has ended.
+func TestRaise(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st, c := openStore(t), &counter{}
+		r := newRunner(t, st, Config{Concurrency: 1}, c)
+		waiting := enqueue(t, st, r, jobs.Job{Kind: "count", Total: 2})
+		paused := enqueuePaused(t, st, r)
+		for _, id := range []string{waiting.ID, paused} {
+			if j := do(t, st, r, (*Runner).Raise, id); j.Priority != jobs.PriorityUrgent || j.State != jobs.Queued || j.Control == jobs.Pause && id == waiting.ID {
+				t.Errorf("raised: %+v", j)
+			}
+		}
+		start(t, r)
+		for _, id := range []string{waiting.ID, paused} {
+			if j := wait(t, r, id); j.State != jobs.Done || j.Priority != jobs.PriorityUrgent {
+				t.Errorf("%+v", j)
+			}
+		}
+		if n := len(c.of(waiting.ID)); n != 2 {
+			t.Errorf("%d steps of a raised job: two wake-up calls must not do a step twice", n)
+		}
+		refuse(t, st, r, (*Runner).Raise, waiting.ID, api.CodeWrongState)
+		refuse(t, st, r, (*Runner).Raise, "none", api.CodeNotFound)
+	})
+}
