@@ -59,7 +59,7 @@ func (g *Gate) keepLease(running context.Context) {
 
 // giveUp ends the lease, so that the next process can have the shard at once.
 func (g *Gate) giveUp(ctx context.Context) error {
-	if g.st.Dialect() == store.SQLite {
+	if !g.shared {
 		return nil // the lock on the file is the lease
 	}
 	err := g.renew(ctx, g.now().Add(-time.Microsecond))

@@ -25,6 +25,10 @@ type Backend struct {
 	// ShareLock is appended to a SELECT of an audit shard's row so that its epoch can't move before the commit.
 	ShareLock string
 
+	// Premises is one more condition of Append's statement, that every key of $14 is at the revision of $15 beside it; empty
+	// where only one process opens the database, whose own caches know of every change.
+	Premises string
+
 	// Classify tells what sort of failure an error of the database is.
 	Classify func(error) Problem
 	// Undone reports whether an error of a COMMIT or of a statement outside a transaction proves that nothing was

@@ -84,7 +84,7 @@ type Store interface {
 	Change(ctx context.Context, fn func(Tx) error) error
 	// Append writes one audit segment in a transaction of its own: the hot path, one statement, one commit. The segment
 	// isn't kept. Once begun it isn't interrupted by ctx, so that its outcome is known wherever it can be. Errors:
-	// audit.ErrFenced, ErrCommitUnknown, and those of the database.
+	// audit.ErrFenced, also when one of the segment's premises doesn't hold at that moment; ErrCommitUnknown, and those of the database.
 	Append(ctx context.Context, s *audit.Segment) error
 
 	// ID is the store's own random name, 32 lower-case hexadecimal digits, given when its tables were made. What is
