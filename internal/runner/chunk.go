@@ -40,8 +40,11 @@ var errNobody = fault.New(api.CodeInternal, "claiming a job of a kind that nothi
 // cancel is obeyed in the same transaction, and nothing is left to run.
 func (r *Runner) claim(ctx context.Context, call wakeUp) (jobs.Job, bool) {
 	var j jobs.Job
-	err := r.st.Change(ctx, func(tx store.Tx) (err error) {
-		now := r.clock()
+	err := r.st.Change(ctx, func(tx store.Tx) error {
+		now, err := r.shared(ctx, tx)
+		if err != nil {
+			return err
+		}
 		if j, err = tx.Claim(ctx, call.Job, call.Epoch, r.owner, now, now.Add(r.cfg.Lease)); err != nil {
 			return err
 		}
@@ -101,7 +104,11 @@ func (r *Runner) settle(ctx context.Context, run *Run, outcome error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTime)
 	defer cancel()
 	var settled jobs.Job
-	err := r.st.Change(ctx, func(tx store.Tx) error {
+	var now time.Time
+	err := r.st.Change(ctx, func(tx store.Tx) (err error) {
+		if now, err = r.shared(ctx, tx); err != nil {
+			return err
+		}
 		j, err := tx.Job(ctx, run.Job.ID)
 		if err != nil {
 			return err
@@ -109,14 +116,14 @@ func (r *Runner) settle(ctx context.Context, run *Run, outcome error) {
 		if j.Epoch != run.Job.Epoch || j.State != jobs.Running {
 			return jobs.ErrLost
 		}
-		settled = r.judge(j, run.Job, outcome, aborted)
+		settled = r.judge(j, run.Job, outcome, aborted, now)
 		control, err := tx.Save(ctx, settled)
 		if err != nil {
 			return err
 		}
 		failpoint.Hit("runner/inside-settle")
 		if control != jobs.Run && !settled.State.Final() {
-			settled = settled.Obey(control, r.clock())
+			settled = settled.Obey(control, now)
 			_, err = tx.Save(ctx, settled)
 			return err
 		}
@@ -130,13 +137,12 @@ func (r *Runner) settle(ctx context.Context, run *Run, outcome error) {
 	case err != nil:
 		r.warn("saving the end of a chunk", run.Job.ID, err)
 	case settled.State == jobs.Queued:
-		r.next.at(settled.NextAttempt)
+		r.next.at(r.clock().Add(settled.NextAttempt.Sub(now))) // by our own clock
 	}
 }
 
 // judge decides what becomes of job j after its chunk; before is the job as it was claimed.
-func (r *Runner) judge(j, before jobs.Job, outcome error, aborted bool) jobs.Job {
-	now := r.clock()
+func (r *Runner) judge(j, before jobs.Job, outcome error, aborted bool, now time.Time) jobs.Job {
 	switch {
 	case outcome == nil:
 		return j.Finish(now)

@@ -1,12 +1,14 @@
 package runner
 
 import (
+	"context"
 	"log/slog"
 	"math/rand/v2"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/store"
 )
 
 // Config says how a process runs jobs. The zero value of each field is a good one.
@@ -113,5 +115,11 @@ func (c Config) check() error {
 	return nil
 }
 
-// clock is the time as rows hold it: UTC, microseconds.
+// shared is the time by which all processes of the store judge leases and attempts; by their own clocks, one that is ahead
+// would take the jobs of those that are alive.
+func (r *Runner) shared(ctx context.Context, tx store.Tx) (time.Time, error) {
+	return tx.Now(ctx, r.clock())
+}
+
+// clock is the time as rows hold it: UTC, microseconds. It is this process's own: for what no other process compares.
 func (r *Runner) clock() time.Time { return r.cfg.Clock().UTC().Truncate(time.Microsecond) }

@@ -29,6 +29,13 @@ type Backend struct {
 	// where only one process opens the database, whose own caches know of every change.
 	Premises string
 
+	// Now asks for the database's clock in microseconds since 1970; empty where the process's own clock is the only one.
+	Now string
+	// Announce tells $2 on the channel $1 at the commit of the transaction, and Listen hears it, in every process, until ctx
+	// ends; missed says that something may not have been heard. Both are absent where one process has the database for itself.
+	Announce string
+	Listen   func(ctx context.Context, channel string, heard func(message string), missed func())
+
 	// Classify tells what sort of failure an error of the database is.
 	Classify func(error) Problem
 	// Undone reports whether an error of a COMMIT or of a statement outside a transaction proves that nothing was

@@ -139,6 +139,12 @@ func (d *Database) changeOnce(ctx context.Context, fn func(Tx) error) error {
 	case t.broken != nil: // fn overlooked it, but nothing can be committed any more
 		return t.broken
 	}
+	if err := t.announce(ctx); err != nil {
+		if t.collided {
+			return errCollision
+		}
+		return err
+	}
 	if t.destroyed {
 		d.scrubs.due.Store(true)
 	}
