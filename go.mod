@@ -3,6 +3,7 @@ module github.com/keyturn/keyturn
 go 1.26.8
 
 require (
+	github.com/anishathalye/porcupine v1.0.3
 	github.com/danielgtaylor/huma/v2 v2.37.2
 	github.com/go-playground/validator/v10 v10.30.6
 	github.com/hanwen/go-fuse/v2 v2.12.1
@@ -33,7 +34,6 @@ require (
 )
 
 require (
-	github.com/anishathalye/porcupine v1.0.3 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/dustin/go-humanize v1.0.1 // indirect
