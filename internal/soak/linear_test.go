@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -94,8 +95,12 @@ func (h *history) run(rng *rand.Rand, n int, pause time.Duration) (pauses, kills
 	for i := range 2 * len(h.nodes.All) {
 		clients.Go(func() {
 			rng := rand.New(rand.NewPCG(seed, uint64(2+i)))
-			for done.Add(1) <= int64(n) {
-				h.one(i, i%len(h.nodes.All), rng)
+			for done.Load() < int64(n) {
+				if h.one(i, i%len(h.nodes.All), rng) {
+					done.Add(1)
+				} else {
+					rest(context.Background(), 20*time.Millisecond) // its node is away
+				}
 			}
 		})
 	}
@@ -115,6 +120,9 @@ func (h *history) disturb(ctx context.Context, rng *rand.Rand, pause time.Durati
 			pauses++
 			rest(ctx, pause/2+time.Duration(rng.Int64N(int64(pause))))
 			node.Continue()
+			if !node.Running() { // another took its part of the log meanwhile, so it ended itself
+				node.Start()
+			}
 		} else {
 			node.Kill()
 			kills++
@@ -137,8 +145,8 @@ func rest(ctx context.Context, d time.Duration) {
 	}
 }
 
-// one asks something of a node, and remembers what was asked and answered.
-func (h *history) one(client, node int, rng *rand.Rand) {
+// one asks something of a node, and remembers what was asked and answered; false when there was no answer.
+func (h *history) one(client, node int, rng *rand.Rand) bool {
 	in := asked{key: h.keys[rng.IntN(len(h.keys))]}
 	versions := h.versions(in.key)
 	some := 1 + rng.IntN(max(1, versions))
@@ -160,10 +168,10 @@ func (h *history) one(client, node int, rng *rand.Rand) {
 		in.verb, in.version = "encrypt", 0
 	}
 	call := time.Since(h.began)
-	out, known := h.ask(node, in)
+	out, known, never := h.ask(node, in)
 	end := time.Since(h.began)
-	if !known && (in.verb == "encrypt" || in.verb == "decrypt") {
-		return // nothing was answered, and nothing is changed by it
+	if never || !known && (in.verb == "encrypt" || in.verb == "decrypt") {
+		return false // nothing was answered, and nothing is changed by it
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -172,10 +180,11 @@ func (h *history) one(client, node int, rng *rand.Rand) {
 		out, end = answered{unknown: true}, time.Duration(1<<62) // it may still happen
 	}
 	h.ops = append(h.ops, porcupine.Operation{ClientId: client, Input: in, Output: out, Call: int64(call), Return: int64(end)})
+	return known
 }
 
-// ask sends it. known is false when it may or may not have happened.
-func (h *history) ask(node int, in asked) (out answered, known bool) {
+// ask sends it. known is false when it may or may not have happened, and never says that it surely did not.
+func (h *history) ask(node int, in asked) (out answered, known, never bool) {
 	ctx := context.Background()
 	admin, app := h.admin[node], h.app[node]
 	var err error
@@ -205,13 +214,15 @@ func (h *history) ask(node int, in asked) (out answered, known bool) {
 	switch code := keyturn.CodeOf(err); {
 	case err == nil:
 		out.ok = true
-		return out, true
+		return out, true, false
 	case code == api.CodeWrongState, code == api.CodeConflict, code == api.CodeDenied:
-		return answered{}, true
+		return answered{}, true, false
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT), code == api.CodeBusy:
+		return answered{}, false, true
 	case code == api.CodeIntegrity, code == api.CodeInternal, code == api.CodeInvalid, code == api.CodeNotFound:
 		h.t.Errorf("%+v: %v", in, err)
 	}
-	return out, false
+	return out, false, false
 }
 
 func (h *history) versions(key string) (n int) {

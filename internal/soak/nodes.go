@@ -95,7 +95,7 @@ func NewNodes(tb testing.TB, n int, o NodesOptions) *Nodes {
 func (n *Nodes) Start() {
 	n.tb.Helper()
 	for _, node := range n.All {
-		if node.cmd == nil {
+		if !node.Running() {
 			node.spawn()
 		}
 	}
