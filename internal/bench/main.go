@@ -47,6 +47,7 @@ var goals = []goal{
 	{"S8", "start, memory, size with 10,000 keys", benchStart},
 	{"S9", "growth with the number of keys", benchGrowth},
 	{"S10", "audit verify and query", benchAudit},
+	{"S12", "one to three nodes on one PostgreSQL", benchNodes},
 }
 
 func main() {
