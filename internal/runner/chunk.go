@@ -30,7 +30,15 @@ func (r *Runner) answer(ctx context.Context, call wakeUp) {
 	r.settle(ctx, run, outcome)
 	failpoint.Hit("runner/after-settle")
 	r.hub.tell(j.ID)
-	signal(r.now)
+	if !r.handsOn(run, outcome) {
+		signal(r.now)
+	}
+}
+
+// handsOn reports whether the next chunk is left to whoever asks first. Otherwise this process, which knows of it before
+// all others, would keep every job that it ever began, however idle the others are.
+func (r *Runner) handsOn(run *Run, outcome error) bool {
+	return !r.cfg.Exclusive && errors.Is(outcome, Again) && r.clock().Sub(run.begun) >= r.cfg.HandOn
 }
 
 // errNobody undoes a claim whose job this process has no handler for, as during an upgrade of one node after another.

@@ -41,6 +41,11 @@ type Config struct {
 	// ChunkLimit is when the context of a chunk ends, for handlers that didn't listen. Default 1 min; more than ChunkTime.
 	ChunkLimit time.Duration
 
+	// HandOn is the length of a chunk after which the job's next one is left to whichever process asks first, this one at its
+	// next poll like the others: so long jobs spread over the nodes, and short chunks follow one another without a pause.
+	// Default 5 s. It has no meaning when Exclusive.
+	HandOn time.Duration
+
 	// MaxAttempts is how many chunks of a job may fail in a row. Default jobs.DefaultMaxAttempts.
 	MaxAttempts int
 
@@ -89,6 +94,7 @@ func (c Config) withDefaults() Config {
 	or(&c.Lease, 30*time.Second)
 	or(&c.ChunkTime, 30*time.Second)
 	or(&c.ChunkLimit, time.Minute)
+	or(&c.HandOn, 5*time.Second)
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}

@@ -23,6 +23,9 @@ type Run struct {
 	asked   time.Time // when control was read
 }
 
+// Node is the name of the process's node, for records.
+func (run *Run) Node() string { return run.r.cfg.Node }
+
 func (r *Runner) newRun(j jobs.Job) *Run {
 	now := r.clock()
 	return &Run{Job: j, r: r, begun: now, control: j.Control, asked: now}
