@@ -20,9 +20,9 @@ for key in rotated disabled compromised suspended scheduled rows; do "$kt" key c
 for key in rotated compromised scheduled; do "$kt" key rotate $key >/dev/null; seal $key second; done
 "$kt" key rotate rotated --reason "a reason" >/dev/null && seal rotated third
 "$kt" key disable disabled --version 1 >/dev/null
-"$kt" key compromise compromised --version 1 --yes >/dev/null
+"$kt" key compromise compromised --version 1 --reason "laptop stolen" >/dev/null
 "$kt" key suspend suspended >/dev/null
-"$kt" key destroy scheduled --version 1 --yes >/dev/null || "$kt" key destroy scheduled --version 1 --yes --days 30 >/dev/null
+"$kt" key destroy scheduled --version 1 --yes >/dev/null
 "$kt" principal create app --role application --scope 'key/*' --json >"$work/principal.json"
 "$kt" dataset add patients --db-env KEYTURN_DATASET_APP --table patients --pk id --column ssn=rows >/dev/null
 "$kt" dataset encrypt patients >/dev/null
@@ -35,5 +35,5 @@ for key in rotated disabled compromised suspended scheduled rows; do "$kt" key s
 find "$KEYTURN_DIR" -name '*.sock' -o -name '*-wal' -o -name '*-shm' | xargs -r rm -f
 sed -i "s|$work|@DIR@|g" "$KEYTURN_DIR/keyturn.yaml"
 [ -z "$url" ] || sed -i "s|$url|@STORE@|g" "$KEYTURN_DIR/keyturn.yaml"
-[ -z "$url" ] || pg_dump --inserts --no-owner --no-privileges "$url" | grep -v '^\(SET\|SELECT pg_catalog.set_config\|--\|\\\|$\)' >"$work/store.sql"
+[ -z "$url" ] || pg_dump --inserts --no-owner --no-privileges "$url" | grep -v "^\(SET \|SELECT pg_catalog.set_config\|-- \|--$\|.restrict\|.unrestrict\)" >"$work/store.sql"
 tar -C "$work" --owner=0 --group=0 --numeric-owner -czf "$out/$([ -n "$url" ] && echo postgres || echo sqlite).tar.gz" .
