@@ -7,6 +7,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// listenerName is what the connection calls itself in pg_stat_activity.
+const listenerName = "keyturn-listen"
+
 // Times of the connection that listens.
 const (
 	deafEvery   = time.Second // how often is said that news may be missed, while there is no connection
@@ -60,7 +63,9 @@ func (d *database) dialListening(ctx context.Context, channel string, missed fun
 }
 
 func (d *database) listening(ctx context.Context, channel string) (*pgx.Conn, error) {
-	conn, err := pgx.ConnectConfig(ctx, d.conn.Copy())
+	config := d.conn.Copy()
+	config.RuntimeParams["application_name"] = listenerName
+	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, err
 	}

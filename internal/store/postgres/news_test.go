@@ -86,7 +86,7 @@ func TestNewsReachEveryNode(t *testing.T) {
 		return tx.PutToken(ctx, access.Token{ID: "0123456789abcdef", PrincipalID: "p", Created: epoch})
 	})
 	hear("of a token", func(n store.News) bool { return n.SignIns })
-	if err := s.Exec(ctx, u, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()`); err != nil {
+	if err := s.Exec(ctx, u, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'keyturn-listen' AND datname = current_database()`); err != nil {
 		t.Fatal(err)
 	}
 	hear("that something may have been missed", func(n store.News) bool { return n.All })
