@@ -35,21 +35,24 @@ func TestCampaignLinearizable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	total, unknown, pauses, kills, histories := 0, 0, 0, 0, 0
+	total, unknown, pauses, kills, histories, undecided := 0, 0, 0, 0, 0, 0
 	for ; budget.More(histories); histories++ {
 		h := newHistory(t, nodes, app.Token, fmt.Sprintf("h%d-", histories))
 		p, k := h.run(rng, 2000, pause)
 		pauses, kills = pauses+p, kills+k
 		total, unknown = total+len(h.ops), unknown+h.unknown
-		if result := porcupine.CheckOperationsTimeout(keyModel, h.ops, 5*time.Minute); result != porcupine.Ok {
-			t.Fatalf("history %d of seed %d is %s: %d operations on %d nodes", histories, seed, result, len(h.ops), count)
+		switch porcupine.CheckOperationsTimeout(keyModel, h.ops, 5*time.Minute) {
+		case porcupine.Illegal:
+			t.Fatalf("history %d of seed %d is not linearizable: %d operations on %d nodes", histories, seed, len(h.ops), count)
+		case porcupine.Unknown: // too many outcomes that nobody knows to try them all
+			undecided++
 		}
 		h.wantHistories()
 	}
 	nodes.Start()
 	nodes.wantSound()
-	Report("linearizable", seed, "%d histories, %d operations on %d nodes, %d pauses, %d kills, %d unknown outcomes: all linearizable, one active version each",
-		histories, total, count, pauses, kills, unknown)
+	Report("linearizable", seed, "%d histories, %d operations on %d nodes, %d pauses, %d kills, %d unknown outcomes: %d linearizable, 0 not, %d undecided; one active version each",
+		histories, total, count, pauses, kills, unknown, histories-undecided, undecided)
 }
 
 // history is what clients did to a few fresh keys.
