@@ -1,11 +1,14 @@
 package soak
 
 import (
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/keyturn/keyturn"
 	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/pgtest"
 )
 
 // TestNodesRotateTogether: several real servers rotate one key at the same time, each again and again. Every rotation that was
@@ -89,4 +92,43 @@ func (n *Nodes) wantSound() {
 	if !d.OK {
 		n.tb.Fatalf("doctor: %+v", d.Checks)
 	}
+}
+
+// TestAFencedNodeEndsItself: a node is stopped for longer than its lease of the audit log, and another that starts takes its
+// shard. When it goes on it answers nothing any more, ends by itself with an error that says why, and a new start works.
+func TestAFencedNodeEndsItself(t *testing.T) {
+	server := pgtest.Start(t)
+	nodes := NewNodes(t, 2, NodesOptions{Server: server})
+	away, other := nodes.All[0], nodes.All[1]
+	away.Start()
+	if _, err := away.Client().CreateKey(t.Context(), api.CreateKeyRequest{Name: "phi"}); err != nil {
+		t.Fatal(err)
+	}
+	away.Pause()
+	if err := server.Exec(t.Context(), nodes.URL, `UPDATE keyturn.audit_shards SET lease_until = 1`); err != nil {
+		t.Fatal(err)
+	}
+	other.Start()
+	if _, err := other.Client().RotateKey(t.Context(), "phi", api.RotateKeyRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	client := away.Client(keyturn.WithTimeout(time.Minute))
+	away.Continue()
+	out, err := client.Encrypt(t.Context(), "phi", api.EncryptRequest{Plaintext: []byte("x")})
+	if err == nil {
+		t.Errorf("a node that lost its shard sealed under version %d", out.Version)
+	}
+	select {
+	case <-away.exited:
+	case <-time.After(time.Minute):
+		t.Fatalf("it goes on:\n%s", away.Log())
+	}
+	if code := away.cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(away.Log(), "another node has taken") {
+		t.Errorf("exit %d:\n%s", code, away.Log())
+	}
+	nodes.Start()
+	if out, err := client.Encrypt(t.Context(), "phi", api.EncryptRequest{Plaintext: []byte("x")}); err != nil || out.Version != 2 {
+		t.Errorf("after a new start: version %d, %v", out.Version, err)
+	}
+	nodes.wantSound()
 }
