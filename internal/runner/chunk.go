@@ -16,12 +16,13 @@ import (
 // answer is what a wake-up call leads to: claim, one chunk, settle. It returns when all is written down. Crash points:
 // before the claim nothing happened, and the call is made again by the sweep; after it the row is running with a lease,
 // and the chunk is repeated by the next owner from the last saved cursor; after settling all is as if nothing was.
-func (r *Runner) answer(ctx context.Context, call wakeUp) {
+// False says that this process has nothing that runs such a job.
+func (r *Runner) answer(ctx context.Context, call wakeUp) bool {
 	r.active.Add(1)
 	defer r.active.Add(-1)
-	j, ok := r.claim(ctx, call)
+	j, ok, err := r.claim(ctx, call)
 	if !ok {
-		return
+		return !errors.Is(err, errNobody)
 	}
 	failpoint.Hit("runner/after-claim")
 	run := r.newRun(j)
@@ -33,6 +34,7 @@ func (r *Runner) answer(ctx context.Context, call wakeUp) {
 	if !r.handsOn(run, outcome) {
 		signal(r.now)
 	}
+	return true
 }
 
 // handsOn reports whether the next chunk is left to whoever asks first. Otherwise this process, which knows of it before
@@ -46,9 +48,8 @@ var errNobody = fault.New(api.CodeInternal, "claiming a job of a kind that nothi
 
 // claim makes this process the owner. When somebody else was first it answers false, in silence. A wish to pause or to
 // cancel is obeyed in the same transaction, and nothing is left to run.
-func (r *Runner) claim(ctx context.Context, call wakeUp) (jobs.Job, bool) {
-	var j jobs.Job
-	err := r.st.Change(ctx, func(tx store.Tx) error {
+func (r *Runner) claim(ctx context.Context, call wakeUp) (j jobs.Job, ok bool, err error) {
+	err = r.st.Change(ctx, func(tx store.Tx) error {
 		now, err := r.shared(ctx, tx)
 		if err != nil {
 			return err
@@ -67,13 +68,18 @@ func (r *Runner) claim(ctx context.Context, call wakeUp) (jobs.Job, bool) {
 	})
 	switch {
 	case errors.Is(err, jobs.ErrLost):
-		return j, false
+		return j, false, err
+	case errors.Is(err, errNobody):
+		if _, said := r.strange.LoadOrStore(call.Job, true); !said {
+			r.warn("leaving to others", call.Job, err)
+		}
+		return j, false, err
 	case err != nil:
 		r.warn("claiming", call.Job, err)
-		return j, false
+		return j, false, err
 	}
 	r.hub.tell(j.ID)
-	return j, j.State == jobs.Running
+	return j, j.State == jobs.Running, nil
 }
 
 // work calls the handler, with its lease kept alive. It answers nil, Again or the error. A panic is an error whose text

@@ -63,6 +63,7 @@ type Runner struct {
 
 	active   atomic.Int32 // chunks running now
 	here     sync.Map     // ids of the jobs whose lease this process keeps now; the sweep leaves them alone
+	strange  sync.Map     // ids of jobs of kinds that nothing here runs, each said once
 	stopping atomic.Bool  // set once by Stop; chunks see it through Run.Continue and Run.Control
 
 	poke chan struct{} // something was enqueued in a transaction that may not be committed yet; capacity 1

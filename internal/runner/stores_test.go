@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -267,5 +268,26 @@ func TestClocksThatDiffer(t *testing.T) {
 			t.Errorf("%+v", j)
 		}
 		checkSteps(t, c.of(id), 15, 0)
+	}
+}
+
+// TestStrangeKindsAreLeftToOthers: during a rolling upgrade an old process meets the calls of jobs that only the new one can
+// run. It puts them back, and the new one runs them; what the old one can run goes on.
+func TestStrangeKindsAreLeftToOthers(t *testing.T) {
+	p := place{store.Postgres, pgtest.Start(t).Database(t)}
+	known, young := &counter{}, &counter{}
+	oldStore, newStore := p.mustOpen(t), p.mustOpen(t)
+	old := newRunner(t, oldStore, p.config("old"), known)
+	var runs atomic.Int32
+	upgraded := newRunner(t, newStore, p.config("new"), young, funcHandler{"of-the-new-release", func(context.Context, *Run) error { runs.Add(1); return nil }})
+	start(t, old)
+	strange := enqueue(t, newStore, upgraded, jobs.Job{Kind: "of-the-new-release"})
+	usual := enqueue(t, oldStore, old, jobs.Job{Kind: "count", Total: 3})
+	if j := wait(t, old, usual.ID); j.State != jobs.Done { // by then the other call has been met too
+		t.Errorf("%+v", j)
+	}
+	start(t, upgraded)
+	if j := wait(t, old, strange.ID); j.State != jobs.Done || runs.Load() != 1 || j.Epoch != 1 {
+		t.Errorf("%d runs: %+v", runs.Load(), j)
 	}
 }
