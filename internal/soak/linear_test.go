@@ -122,7 +122,9 @@ func (h *history) disturb(ctx context.Context, rng *rand.Rand, pause time.Durati
 			node.Pause()
 			pauses++
 			rest(ctx, pause/2+time.Duration(rng.Int64N(int64(pause))))
+			late := h.changeBehind(i)
 			node.Continue()
+			late.Wait()
 			if !node.Running() { // another took its part of the log meanwhile, so it ended itself
 				node.Start()
 			}
@@ -138,6 +140,20 @@ func (h *history) disturb(ctx context.Context, rng *rand.Rand, pause time.Durati
 	}
 }
 
+// changeBehind rotates keys on another node while node i is stopped, and then, when that is acknowledged, asks the stopped
+// node to seal under them: what it remembers when it wakes up is not true any more.
+func (h *history) changeBehind(i int) *sync.WaitGroup {
+	var late sync.WaitGroup
+	client := 2*len(h.nodes.All) + 1 // of its own, and of its own for each key below
+	for n, key := range h.keys {
+		if !h.record(client, (i+1)%len(h.nodes.All), asked{key: key, verb: "rotate"}) {
+			continue
+		}
+		late.Go(func() { h.record(client+1+n, i, asked{key: key, verb: "encrypt"}) })
+	}
+	return &late
+}
+
 // rest is how long a disturbance lasts, not a wait for anything.
 func rest(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
@@ -148,7 +164,7 @@ func rest(ctx context.Context, d time.Duration) {
 	}
 }
 
-// one asks something of a node, and remembers what was asked and answered; false when there was no answer.
+// one asks something of a node; false when there was no answer.
 func (h *history) one(client, node int, rng *rand.Rand) bool {
 	in := asked{key: h.keys[rng.IntN(len(h.keys))]}
 	versions := h.versions(in.key)
@@ -170,6 +186,11 @@ func (h *history) one(client, node int, rng *rand.Rand) bool {
 	if in.verb == "decrypt" && h.text(in.key, in.version) == "" {
 		in.verb, in.version = "encrypt", 0
 	}
+	return h.record(client, node, in)
+}
+
+// record asks, and remembers what was asked and answered; false when there was no answer.
+func (h *history) record(client, node int, in asked) bool {
 	call := time.Since(h.began)
 	out, known, never := h.ask(node, in)
 	end := time.Since(h.began)
