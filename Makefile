@@ -42,7 +42,7 @@ lint: ## gofmt, vet, staticcheck, the floor test, module checksums
 	$(GO) test ./internal/
 	$(GO) mod verify
 
-bench: build ## goals S1-S10 of docs/performance.md, each beside its reference in the same run; writes bench.json
+bench: build ## goals S1-S12 of docs/performance.md, each beside its reference in the same run; writes bench.json
 	$(GO) run ./internal/bench -json bench.json
 
 soak: deps ## the fault campaigns at tier N, for SOAK=10m (each prints its seed, what it tried and what it found)

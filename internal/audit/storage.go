@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
 )
 
@@ -12,6 +13,13 @@ import (
 // is not the one that the segment was built on. Nothing of the segment is stored. The gate re-reads the head and looks
 // at the Nonce to learn whether it was its own earlier commit that moved the head.
 var ErrFenced = fault.New(api.CodeUnavailable, "writing to the audit shard: its head has moved on")
+
+// Premise is what an operation rests on: a key in the state that it had at a revision of its row. An operation whose premise
+// has fallen, because another node changed the key meanwhile, must not be recorded as done, nor answered.
+type Premise struct {
+	Key      envelope.KeyID
+	Revision int64
+}
 
 // Segment is what one group commit writes: some events, and the head of the shard's tree after them.
 type Segment struct {
@@ -27,6 +35,10 @@ type Segment struct {
 	Root      Hash      // of the tree with the segment's events in it
 	Edge      []byte    // the right edge of that tree: Tree.AppendEdge
 	Nonce     string    // random, unique: tells after an ambiguous commit whose segment is at the head
+
+	// Premises must all hold at the moment at which Append writes the segment; they aren't stored. AppendSegment ignores them:
+	// a transaction reads what it rests on itself.
+	Premises []Premise
 }
 
 // Head is the end of a shard: its last segment and who may write the next one. A shard without segments has Seq 0,
@@ -105,6 +117,8 @@ type Tx interface {
 	RenewShard(ctx context.Context, shard int, epoch int64, until time.Time) error
 	// AppendSegment writes one segment, ErrFenced unless the shard's epoch is s.Epoch and its head's sequence is s.Seq-1.
 	AppendSegment(ctx context.Context, s *Segment) error
+	// Fallen are those of the premises that don't hold any more.
+	Fallen(ctx context.Context, premises []Premise) ([]Premise, error)
 	// Heads lists the heads of all shards by shard number.
 	Heads(ctx context.Context) ([]Head, error)
 	// Segments calls fn for each selected segment. The segment and its bytes are valid during the call only; fn must

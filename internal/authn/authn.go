@@ -19,8 +19,9 @@
 // # How long an answer is remembered
 //
 // Answers of the store are kept for at most TTL, and no longer than until somebody calls Drop on the shared
-// [Generation], which whoever changes principals or tokens does. So a revocation holds at once on the node that made
-// it, and on every other node within TTL. Refusals are not remembered.
+// [Generation], which whoever changes principals or tokens does, and whoever hears of such a change by another node. So
+// a revocation holds at once on the node that made it, on every other as soon as it hears of it (milliseconds), and within
+// TTL if it doesn't. Refusals are not remembered.
 package authn
 
 import (

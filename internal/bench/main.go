@@ -49,6 +49,7 @@ var goals = []goal{
 	{"S9", "growth with the number of keys", benchGrowth},
 	{"S10", "audit verify and query", benchAudit},
 	{"S11", "emergency rotation of 1,000 keys", benchEmergency},
+	{"S12", "one to three nodes on one PostgreSQL", benchNodes},
 }
 
 func main() {

@@ -14,10 +14,11 @@ import (
 // and then is alone with it. err may be read once done is closed.
 type batch struct {
 	contents
-	want int           // how many events the leader waits for; 0 while he doesn't
-	full chan struct{} // closed when want is reached
-	done chan struct{} // closed when the outcome is known
-	err  error
+	records []*record     // of the events in order, while others may change the store; the leader's, like what he writes into them
+	want    int           // how many events the leader waits for; 0 while he doesn't
+	full    chan struct{} // closed when want is reached
+	done    chan struct{} // closed when the outcome is known
+	err     error
 }
 
 // maxLine is the longest event in bytes that is recorded: far below what a verifier reads, far above what keyturn makes.
@@ -47,18 +48,21 @@ func (g *Gate) submit(r *record) error {
 	if err := r.encode(); err != nil {
 		return err
 	}
-	leaf := audit.LeafHash(r.line) // here, so that the leader doesn't do everybody's hashing
-	b, leader := g.join(r, leaf, audit.ResourceMask(r.ev.Resource))
+	r.leaf, r.outdated = audit.LeafHash(r.line), false // here, so that the leader doesn't do everybody's hashing
+	b, leader := g.join(r, audit.ResourceMask(r.ev.Resource))
 	if leader {
 		g.lead(b)
 	} else {
 		<-b.done
 	}
+	if b.err == nil && r.outdated {
+		return errOutdated
+	}
 	return b.err
 }
 
 // join puts the event into the batch that gathers, and says whether it opened it.
-func (g *Gate) join(r *record, leaf audit.Hash, mask uint64) (b *batch, leader bool) {
+func (g *Gate) join(r *record, mask uint64) (b *batch, leader bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.open == nil {
@@ -68,7 +72,10 @@ func (g *Gate) join(r *record, leaf audit.Hash, mask uint64) (b *batch, leader b
 		}
 	}
 	b = g.open
-	b.add(r.line, leaf, mask, r.ev.Time)
+	b.add(r.line, r.leaf, mask, r.ev.Time)
+	if g.shared {
+		b.records, b.premises = append(b.records, r), join(b.premises, r.premises...)
+	}
 	if len(b.leaves) == b.want {
 		close(b.full)
 	}
@@ -87,7 +94,7 @@ func (g *Gate) lead(b *batch) {
 	g.open = nil
 	g.mu.Unlock()
 	defer close(b.done)
-	b.err = g.place(&b.contents, "")
+	b.err = g.commit(b)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.shard.expect = len(b.leaves)
@@ -131,10 +138,11 @@ const tries = 3
 var errArrived = errors.New("an earlier attempt has arrived")
 
 // place appends one segment in our turn and returns when it is durable; otherwise unavailable, and nothing of it may be
-// answered. It steps back with errArrived if the attempt with the nonce unless turns out to be in the log.
+// answered, or errFallen. It steps back with errArrived if the attempt with the nonce unless turns out to be in the log.
 func (g *Gate) place(c *contents, unless string) error {
 	err := g.tryPlacing(c, unless)
-	g.refusing.Store(err != nil && !errors.Is(err, errArrived))
+	_, fallen := err.(errFallen) //nolint:errorlint // never wrapped
+	g.refusing.Store(err != nil && !errors.Is(err, errArrived) && !fallen)
 	return err
 }
 
@@ -154,6 +162,9 @@ func (g *Gate) tryPlacing(c *contents, unless string) error {
 			return nil
 		case errors.Is(err, audit.ErrFenced):
 			if err := g.settle(); err != nil {
+				return err
+			}
+			if err := g.fallen(c.premises); err != nil {
 				return err
 			}
 		case g.arrived(&a): // whatever the error said: the head knows

@@ -11,6 +11,7 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/store"
 )
@@ -22,6 +23,10 @@ type Config struct {
 	Clock       func() time.Time // time.Now if nil
 	Key         *audit.Key       // the log's public key; required
 	Log         *slog.Logger     // for what the background does; discarded if nil. Never sees values.
+
+	// Outdated is called with a key that another process has changed while an operation here rested on what it was before: what
+	// is remembered of it must go before the call returns. Nil where nothing is remembered.
+	Outdated func(envelope.KeyID)
 
 	// CheckpointFile is where checkpoints are appended, outside the store; empty = nowhere. It should lie where whoever can
 	// change the store can't change it too.
@@ -46,6 +51,7 @@ type Gate struct {
 	st     store.Store
 	signer audit.Signer
 	pid    int
+	shared bool // other processes may change the store: see premise.go
 
 	// turn is the right to append to the shard: whoever put a token in has it and takes it out when done. It is a channel
 	// so that waiting for it can be given up. shard is the turn holder's.
@@ -80,7 +86,7 @@ func New(cfg Config, st store.Store, signer audit.Signer) (*Gate, error) {
 			WithNext("check that audit.pub and the store belong together")
 	}
 	cfg.fill()
-	g := &Gate{cfg: cfg, st: st, signer: signer, pid: os.Getpid(), turn: make(chan struct{}, 1)}
+	g := &Gate{cfg: cfg, st: st, signer: signer, pid: os.Getpid(), shared: st.Dialect() != store.SQLite, turn: make(chan struct{}, 1)}
 	g.checkpoints.file.path = cfg.CheckpointFile
 	g.stopped.Store(errNotStarted)
 	return g, nil
@@ -97,6 +103,9 @@ func (c *Config) fill() {
 	}
 	if c.Clock == nil {
 		c.Clock = time.Now
+	}
+	if c.Outdated == nil {
+		c.Outdated = func(envelope.KeyID) {}
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -133,7 +142,7 @@ func (g *Gate) Start(ctx context.Context) error {
 	if g.cfg.CheckpointEvery > 0 {
 		g.background.Go(func() { g.keepCheckpoints(running) })
 	}
-	if g.st.Dialect() != store.SQLite {
+	if g.shared {
 		g.background.Go(func() { g.keepLease(running) })
 	}
 	return nil

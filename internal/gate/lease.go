@@ -14,8 +14,11 @@ import (
 // acquire takes a shard and its head.
 func (g *Gate) acquire(ctx context.Context) error {
 	var head audit.Head
-	err := g.st.Change(ctx, func(tx store.Tx) (err error) {
-		head, err = tx.AcquireShard(ctx, g.cfg.Node, g.now(), g.cfg.Lease)
+	err := g.st.Change(ctx, func(tx store.Tx) error {
+		now, err := tx.Now(ctx, g.now())
+		if err == nil {
+			head, err = tx.AcquireShard(ctx, g.cfg.Node, now, g.cfg.Lease)
+		}
 		return err
 	})
 	if err != nil {
@@ -45,7 +48,7 @@ func (g *Gate) keepLease(running context.Context) {
 			return
 		case <-tick.C:
 		}
-		err := g.renew(running, g.now().Add(g.cfg.Lease))
+		err := g.renew(running, g.cfg.Lease)
 		switch {
 		case err == nil || running.Err() != nil:
 		case errors.Is(err, audit.ErrFenced):
@@ -59,17 +62,25 @@ func (g *Gate) keepLease(running context.Context) {
 
 // giveUp ends the lease, so that the next process can have the shard at once.
 func (g *Gate) giveUp(ctx context.Context) error {
-	if g.st.Dialect() == store.SQLite {
+	if !g.shared {
 		return nil // the lock on the file is the lease
 	}
-	err := g.renew(ctx, g.now().Add(-time.Microsecond))
+	err := g.renew(ctx, -time.Microsecond)
 	if errors.Is(err, audit.ErrFenced) {
 		return nil
 	}
 	return err
 }
 
-func (g *Gate) renew(ctx context.Context, until time.Time) error {
+// renew moves the lease to so long from now, by the clock that all nodes of the store share: by its own, a node whose clock
+// is ahead would take the shards of those that are alive.
+func (g *Gate) renew(ctx context.Context, lease time.Duration) error {
 	number, epoch := g.shard.number, g.shard.epoch // both fixed since acquire
-	return g.st.Change(ctx, func(tx store.Tx) error { return tx.RenewShard(ctx, number, epoch, until) })
+	return g.st.Change(ctx, func(tx store.Tx) error {
+		now, err := tx.Now(ctx, g.now())
+		if err != nil {
+			return err
+		}
+		return tx.RenewShard(ctx, number, epoch, now.Add(lease))
+	})
 }

@@ -30,6 +30,8 @@ type contents struct {
 	leaves      []audit.Hash
 	mask        uint64
 	first, last time.Time
+
+	premises []audit.Premise // what the events rest on, each once; none where nobody else can change the store
 }
 
 func (c *contents) add(line []byte, leaf audit.Hash, mask uint64, at time.Time) {
@@ -60,7 +62,7 @@ func (s *shard) build(c *contents) attempt {
 	a.segment = audit.Segment{
 		Shard: s.number, Seq: s.seq + 1, Epoch: s.epoch, First: s.tree.Size(), Count: len(c.leaves),
 		FirstTime: c.first, LastTime: c.last, Mask: c.mask, Lines: c.lines,
-		Root: a.tree.Root(), Edge: a.tree.AppendEdge(nil), Nonce: rand.Text(),
+		Root: a.tree.Root(), Edge: a.tree.AppendEdge(nil), Nonce: rand.Text(), Premises: c.premises,
 	}
 	return a
 }

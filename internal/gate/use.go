@@ -35,6 +35,10 @@ const (
 // When Use returns an error, whatever run produced must not leave the process: unavailable says that it could not be
 // recorded. A denial is recorded and returned as denied. A context that ends while run works is run's business; the
 // record is written all the same. run must not call the gate's Change.
+//
+// Where several processes share the store run MAY RUN MORE THAN ONCE: when a key that it rests on (RestsOn) was changed by
+// another before the record was durable. Each time it gets a fresh event; what it produced before counts for nothing, so
+// it assigns its results from scratch.
 func (g *Gate) Use(ctx context.Context, c *access.Caller, in Intent, run func(context.Context, *audit.Event) error) error {
 	if err := g.enter(ctx, in); err != nil {
 		return err
@@ -45,7 +49,24 @@ func (g *Gate) Use(ctx context.Context, c *access.Caller, in Intent, run func(co
 	if denied := decide(&r.ev, c, in); denied != nil {
 		return g.conclude(r, denied)
 	}
-	return g.conclude(r, g.guard(in.Verb, func() error { return run(ctx, &r.ev) }))
+	if !g.shared {
+		return g.conclude(r, g.guard(in.Verb, func() error { return run(ctx, &r.ev) }))
+	}
+	return g.useShared(context.WithValue(ctx, underPremises{}, r), r, in.Verb, run)
+}
+
+// useShared does the work until its premises hold at the moment of its record's commit.
+func (g *Gate) useShared(ctx context.Context, r *record, verb string, run func(context.Context, *audit.Event) error) error {
+	before := r.ev
+	for range maxRuns {
+		err := g.conclude(r, g.guard(verb, func() error { return run(ctx, &r.ev) }))
+		if err != errOutdated {
+			return err
+		}
+		r.ev, r.premises = before, r.premises[:0]
+		r.ev.Time = g.now()
+	}
+	return g.conclude(r, errKeepsChanging)
 }
 
 // Record writes an event that no Use or Change stands behind, such as a failed sign-in, and returns when it is durable.
@@ -170,8 +191,11 @@ func cut(s string, most int) string {
 
 // record is an event on its way into the log, with its line. Pooled: the event's owner is whoever got it.
 type record struct {
-	ev   audit.Event
-	line []byte
+	ev       audit.Event
+	line     []byte
+	leaf     audit.Hash
+	premises []audit.Premise // what the operation rests on; empty where nobody else can change the store
+	outdated bool            // set by the leader: a premise has fallen and the event was not written
 }
 
 var records = sync.Pool{New: func() any { return new(record) }}
@@ -180,7 +204,7 @@ var records = sync.Pool{New: func() any { return new(record) }}
 const keepLine = 16 << 10
 
 func (r *record) release() {
-	r.ev = audit.Event{}
+	r.ev, r.premises = audit.Event{}, r.premises[:0]
 	if cap(r.line) <= keepLine {
 		records.Put(r)
 	}

@@ -17,7 +17,8 @@ type lookupRef struct {
 }
 
 // Lookup finds a key by name. The result is shared and must not be changed; it is as old as five seconds where another
-// node changed the key, and never older than the last Drop on this one. Unknown names are asked for every time.
+// node changed the key and nobody said so, and never older than the last Drop on this one: who decides by it names its
+// revision as a premise of what he does (gate.RestsOn). Unknown names are asked for every time.
 func (r *Ring) Lookup(ctx context.Context, name string) (*keys.Key, error) {
 	r.mu.RLock()
 	s, ok := r.snapshots[r.names[name]]

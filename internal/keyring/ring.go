@@ -13,7 +13,7 @@ import (
 // Bounds of the caches. An entry over the bound replaces another at random: there is no order worth keeping for a
 // cache that refills in microseconds.
 const (
-	maxAge      = 5 * time.Second // of metadata: how long another node's change may go unseen here
+	maxAge      = 5 * time.Second // of metadata: how long another node's change may go unheard of here
 	maxCached   = 20_000          // keys
 	maxVersions = 20_000          // unwrapped versions
 )

@@ -18,7 +18,8 @@ import (
 func (s *Service) EncryptBatch(ctx context.Context, c *access.Caller, key string, in api.EncryptBatchRequest) (api.EncryptBatchResponse, error) {
 	out := make([]api.EncryptBatchItem, len(in.Items))
 	sealed := make([]byte, 0, len(in.Items)*256)
-	err := s.batch(ctx, c, key, access.KeyEncrypt, "encrypt", len(in.Items), func(ctx context.Context, b *bulk, i int) error {
+	again := func() { clear(out); sealed = sealed[:0] }
+	err := s.batch(ctx, c, key, access.KeyEncrypt, "encrypt", len(in.Items), again, func(ctx context.Context, b *bulk, i int) error {
 		item := &in.Items[i]
 		bound, err := b.bind(item.Context)
 		if err != nil {
@@ -44,7 +45,8 @@ func (s *Service) EncryptBatch(ctx context.Context, c *access.Caller, key string
 func (s *Service) DecryptBatch(ctx context.Context, c *access.Caller, key string, in api.DecryptBatchRequest) (api.DecryptBatchResponse, error) {
 	out := make([]api.DecryptBatchItem, len(in.Items))
 	plain := make([]byte, 0, room(in.Items))
-	err := s.batch(ctx, c, key, access.KeyDecrypt, "decrypt", len(in.Items), func(ctx context.Context, b *bulk, i int) error {
+	again := func() { clear(out); clear(plain); plain = plain[:0] }
+	err := s.batch(ctx, c, key, access.KeyDecrypt, "decrypt", len(in.Items), again, func(ctx context.Context, b *bulk, i int) error {
 		item := &in.Items[i]
 		bound, err := b.bind(item.Context)
 		if err != nil {
@@ -79,7 +81,8 @@ func room(items []api.DecryptRequest) (n int) {
 // RewrapBatch moves up to api.MaxBatchItems ciphertexts to the active version.
 func (s *Service) RewrapBatch(ctx context.Context, c *access.Caller, key string, in api.RewrapBatchRequest) (api.RewrapBatchResponse, error) {
 	out := make([]api.RewrapBatchItem, len(in.Items))
-	err := s.batch(ctx, c, key, access.KeyRewrap, "rewrap", len(in.Items), func(ctx context.Context, b *bulk, i int) error {
+	again := func() { clear(out) }
+	err := s.batch(ctx, c, key, access.KeyRewrap, "rewrap", len(in.Items), again, func(ctx context.Context, b *bulk, i int) error {
 		bound, err := b.bind(in.Items[i].Context)
 		if err != nil {
 			return err
@@ -109,8 +112,8 @@ type bulk struct {
 }
 
 // batch passes the doorway once and does the items one by one. A failure that isn't the item's own, because keyturn can't
-// do anything at the moment or the caller went away, ends the whole batch.
-func (s *Service) batch(ctx context.Context, c *access.Caller, key string, action access.Action, verb string, n int,
+// do anything at the moment or the caller went away, ends the whole batch. again forgets what a run before has produced.
+func (s *Service) batch(ctx context.Context, c *access.Caller, key string, action access.Action, verb string, n int, again func(),
 	do func(context.Context, *bulk, int) error, fail func(int, *api.BatchError)) error {
 	if err := keyNamed(key); err != nil {
 		return err
@@ -122,6 +125,7 @@ func (s *Service) batch(ctx context.Context, c *access.Caller, key string, actio
 	return s.gate.Use(ctx, c, in, func(ctx context.Context, ev *audit.Event) error {
 		b := bulk{opening: opening{caller: c, ev: ev, key: key}, scratch: scratches.Get().(*scratch)}
 		defer b.free()
+		again()
 		ev.Details.Items = uint64(n)
 		if err := s.mayBegin(ctx, action, key); err != nil {
 			return err
@@ -152,7 +156,7 @@ func (s *Service) mayBegin(ctx context.Context, action access.Action, key string
 	if action == access.KeyDecrypt {
 		return nil // each ciphertext names a version of its own
 	}
-	k, err := s.ring.Lookup(ctx, key)
+	k, err := s.lookup(ctx, key)
 	if err != nil {
 		return err
 	}

@@ -73,6 +73,7 @@ func (s *Service) Decrypt(ctx context.Context, c *access.Caller, key string, cip
 			return err
 		}
 		ev.Details.Context = contextText
+		clear(out[len(dst):]) // of a run whose ground was taken away
 		o := opening{caller: c, ev: ev, key: key}
 		out, version, err = s.open(ctx, &o, ciphertext, bound, dst)
 		return err
@@ -104,6 +105,16 @@ func (s *Service) seal(ctx context.Context, key string, plaintext []byte, bound 
 	}
 }
 
+// lookup is a key as this node knows it. The operation rests on that: if another node has changed the key by the time at
+// which the record is committed, the operation is done again.
+func (s *Service) lookup(ctx context.Context, key string) (*keys.Key, error) {
+	k, err := s.ring.Lookup(ctx, key)
+	if err == nil {
+		gate.RestsOn(ctx, k.ID, k.Revision)
+	}
+	return k, err
+}
+
 // handle is a version that may be used now.
 type handle struct {
 	key     *envelope.Key
@@ -116,7 +127,7 @@ func (s *Service) protector(ctx context.Context, key string, items uint64, bytes
 		return handle{}, fault.Newf(api.CodeTooLarge, "sealing a message: it is longer than %d KiB", api.MaxPlaintext>>10).
 			WithField("plaintext").WithNext("seal larger data locally under a data key")
 	}
-	k, err := s.ring.Lookup(ctx, key)
+	k, err := s.lookup(ctx, key)
 	if err != nil {
 		return handle{}, err
 	}
@@ -203,7 +214,7 @@ func (s *Service) processor(ctx context.Context, o *opening, h envelope.Header) 
 // so the store is asked before the ciphertext is refused.
 func (s *Service) named(ctx context.Context, key string, h envelope.Header) (*keys.Key, keys.Version, error) {
 	for fresh := false; ; fresh = true {
-		k, err := s.ring.Lookup(ctx, key)
+		k, err := s.lookup(ctx, key)
 		if err != nil {
 			return nil, keys.Version{}, err
 		}

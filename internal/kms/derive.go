@@ -36,6 +36,7 @@ func (s *Service) DataKey(ctx context.Context, c *access.Caller, key string, in 
 			return err
 		}
 		ev.Details.Context, ev.Details.Length = text, uint64(n)
+		clear(out.Plaintext) // of a run whose ground was taken away
 		h, err := s.protector(ctx, key, 1, n)
 		ev.KeyVersion = h.version
 		if err != nil {
@@ -83,6 +84,7 @@ func (s *Service) Derive(ctx context.Context, c *access.Caller, key string, in a
 		if err != nil {
 			return err
 		}
+		clear(out.Key) // of a run whose ground was taken away
 		if out.Key, err = ek.AppendDerived(nil, in.Label, bound, n); err != nil {
 			return err
 		}
@@ -116,6 +118,7 @@ func (s *Service) Export(ctx context.Context, c *access.Caller, key string, in a
 			return err
 		}
 		defer m.Destroy()
+		clear(out.Material) // of a run whose ground was taken away
 		out.Version = v.Number
 		out.Material, err = revealed(m)
 		return err
@@ -139,7 +142,7 @@ func (s *Service) reached(ctx context.Context, o *opening, n uint32) (*envelope.
 
 // usable is version n, or the active one for 0, if the caller may open with it. It notes the use.
 func (s *Service) usable(ctx context.Context, o *opening, n uint32) (*keys.Key, keys.Version, error) {
-	k, err := s.ring.Lookup(ctx, o.key)
+	k, err := s.lookup(ctx, o.key)
 	if err != nil {
 		return nil, keys.Version{}, err
 	}

@@ -236,12 +236,18 @@ type dueVersion struct {
 
 // due lists the versions whose destruction is due. Where none is scheduled, as nearly always, one count tells.
 func (s *Service) due(ctx context.Context) (out []dueVersion, err error) {
-	now := s.clock()
 	err = s.st.View(ctx, func(tx store.Tx) error {
 		out = nil
 		_, states, err := tx.CountKeys(ctx)
 		if err != nil || states[keys.DestroyScheduled] == 0 {
 			return err
+		}
+		// Of two clocks the one that is behind counts: a node whose clock runs ahead destroys nothing early.
+		now := s.clock()
+		if theirs, err := tx.Now(ctx, now); err != nil {
+			return err
+		} else if theirs.Before(now) {
+			now = theirs
 		}
 		return eachKey(ctx, tx, func(k keys.Key) error {
 			for _, v := range k.Versions {

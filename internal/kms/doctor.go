@@ -34,9 +34,10 @@ const checkTimeout = 20 * time.Second
 
 // Doctor runs every check and says what it found. It changes nothing.
 func (s *Service) Doctor(ctx context.Context, c *access.Caller) (api.Doctor, error) {
-	out := api.Doctor{OK: true, Checks: []api.DoctorCheck{}}
+	var out api.Doctor
 	in := gate.Intent{Action: access.SystemRead, Type: audit.ConfigRead, Verb: "doctor", Resource: systemResource}
 	err := s.gate.Use(ctx, c, in, func(ctx context.Context, ev *audit.Event) error {
+		out = api.Doctor{OK: true, Checks: []api.DoctorCheck{}}
 		for _, check := range append(s.ownChecks(), s.cfg.Checks...) {
 			found := run(ctx, check)
 			out.Checks = append(out.Checks, found)

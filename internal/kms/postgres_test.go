@@ -18,17 +18,18 @@ func (h *house) node(name string, urls ...string) *Service {
 	h.t.Helper()
 	st := h.openStore()
 	signer, key := h.signer()
-	g, err := gate.New(gate.Config{Node: name, Clock: h.clock.Now, Key: key, CheckpointEvery: -1}, st, signer)
-	h.must(err)
-	h.must(g.Start(context.Background()))
 	masters := []keyring.MasterKey{masterKey(h.t, "first")}
 	for _, url := range urls {
 		m, err := h.config.Open(context.Background(), url)
 		h.must(err)
 		masters = append(masters, m)
 	}
+	ring := keyring.New(st.ID(), masters, Directory{st})
+	g, err := gate.New(gate.Config{Node: name, Clock: h.clock.Now, Key: key, CheckpointEvery: -1, Outdated: ring.Drop}, st, signer)
+	h.must(err)
+	h.must(g.Start(context.Background()))
 	cfg := h.svc.cfg
-	cfg.Gate, cfg.Store, cfg.Ring = g, st, keyring.New(st.ID(), masters, Directory{st})
+	cfg.Gate, cfg.Store, cfg.Ring = g, st, ring
 	st.Under(cfg.Ring)
 	h.must(cfg.Ring.Open(context.Background()))
 	svc := New(cfg)

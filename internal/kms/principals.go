@@ -189,7 +189,7 @@ func revokeAll(ctx context.Context, tx store.Tx, id string, now time.Time) error
 
 // Principals lists those that the caller may see.
 func (s *Service) Principals(ctx context.Context, c *access.Caller) (api.PrincipalList, error) {
-	out := api.PrincipalList{Principals: []api.Principal{}}
+	var out api.PrincipalList
 	in := gate.Intent{Action: access.PrincipalRead, Type: audit.ConfigRead, Verb: "listed", Resource: access.Resource{Kind: access.KindPrincipal}}
 	err := s.gate.Use(ctx, c, in, func(ctx context.Context, ev *audit.Event) error {
 		var all []access.Principal
@@ -197,6 +197,7 @@ func (s *Service) Principals(ctx context.Context, c *access.Caller) (api.Princip
 			all, err = tx.Principals(ctx)
 			return err
 		})
+		out.Principals = []api.Principal{}
 		for _, p := range all {
 			if allowed(c, access.PrincipalRead, access.Resource{Kind: access.KindPrincipal, Name: p.Name}) {
 				out.Principals = append(out.Principals, principalView(p))

@@ -68,7 +68,7 @@ func (s *Service) rewrapBlob(ctx context.Context, o *opening, blob []byte, info 
 	if err != nil {
 		return api.RewrapResponse{}, err
 	}
-	k, err := s.ring.Lookup(ctx, o.key)
+	k, err := s.lookup(ctx, o.key)
 	if err != nil {
 		return api.RewrapResponse{}, err
 	}

@@ -62,7 +62,7 @@ func (s *Jobs) List(ctx context.Context, c *access.Caller, state, after string, 
 	if after != "" && !jobs.ValidID(after) {
 		return api.JobList{}, fault.New(api.CodeInvalid, "the cursor is no job's id").WithField("after")
 	}
-	out := api.JobList{Jobs: []api.Job{}}
+	var out api.JobList
 	err := s.cfg.Gate.Use(ctx, c, reading("listed", ""), func(ctx context.Context, ev *audit.Event) error {
 		var page []jobs.Job
 		out = api.JobList{Jobs: []api.Job{}}
@@ -70,6 +70,7 @@ func (s *Jobs) List(ctx context.Context, c *access.Caller, state, after string, 
 			page, err = tx.Jobs(ctx, f)
 			return err
 		})
+		out = api.JobList{Jobs: []api.Job{}}
 		for _, j := range page {
 			if access.Decide(c.Principal, access.JobRead, jobResource(j.ID)).Allowed {
 				out.Jobs = append(out.Jobs, s.view(j))
@@ -125,7 +126,6 @@ func (s *Jobs) Failures(ctx context.Context, c *access.Caller, id string, offset
 	if err := checkID(id); err != nil {
 		return out, err
 	}
-	out.Failures = []api.JobFailure{}
 	err = s.cfg.Gate.Use(ctx, c, reading("failures listed", id), func(ctx context.Context, ev *audit.Event) error {
 		ev.Details.Job = id
 		return s.cfg.Store.View(ctx, func(tx store.Tx) error {
@@ -133,6 +133,7 @@ func (s *Jobs) Failures(ctx context.Context, c *access.Caller, id string, offset
 				return err
 			}
 			page, total, err := tx.Failures(ctx, id, offset, limit)
+			out.Failures = []api.JobFailure{}
 			for _, f := range page {
 				out.Failures = append(out.Failures, api.JobFailure{Item: f.Item, Column: f.Column, Reason: f.Reason, At: f.At})
 			}

@@ -75,6 +75,27 @@ func (s *Server) Exec(ctx context.Context, url string, statements ...string) err
 	return nil
 }
 
+// Restore runs a dump of statements in the database of url.
+func (s *Server) Restore(ctx context.Context, url, dump string) error {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	_, err = conn.PgConn().Exec(ctx, dump).ReadAll()
+	return err
+}
+
+// Text asks the database of url for one value, as text.
+func (s *Server) Text(ctx context.Context, url, query string) (text string, err error) {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close(ctx)
+	return text, conn.QueryRow(ctx, query).Scan(&text)
+}
+
 // Pgbench runs the real pgbench on the database of url and returns what it printed: Pgbench(t, url, "-i", "-s", "10")
 // makes its tables, Pgbench(t, url, "-T", "5", "-c", "4") runs its load.
 func (s *Server) Pgbench(tb testing.TB, url string, args ...string) string {

@@ -331,7 +331,7 @@ func (c *chunk) verb(done bool, outcome error) string {
 func (c *chunk) describe(ev *audit.Event, before Counts) {
 	n := c.p.State.Counts
 	d := &ev.Details
-	d.Dataset, d.Job, d.Kind = c.args.Dataset, c.run.Job.ID, string(c.kind)
+	d.Dataset, d.Job, d.Kind, d.Node = c.args.Dataset, c.run.Job.ID, string(c.kind), c.run.Node()
 	d.Rows, d.Changed = since(n.Rows, before.Rows), since(n.Changed, before.Changed)
 	d.Skipped, d.Conflicts = since(n.Skipped, before.Skipped), since(n.Conflicts, before.Conflicts)
 	d.Failed, d.Plaintext = since(n.Failed, before.Failed), since(n.Plaintext, before.Plaintext)

@@ -91,10 +91,11 @@ func (s *Service) record(ctx context.Context, name string) (d datasets.Dataset, 
 
 // List is every dataset that the caller may know of, in name order.
 func (s *Service) List(ctx context.Context, c *access.Caller) (api.DatasetList, error) {
-	out := api.DatasetList{Datasets: []api.Dataset{}}
+	var out api.DatasetList
 	in := gate.Intent{Action: access.DatasetRead, Type: audit.ConfigRead, Verb: "listed", Resource: resource("")}
 	err := s.cfg.Gate.Use(ctx, c, in, func(ctx context.Context, ev *audit.Event) error {
 		all, err := s.all(ctx)
+		out.Datasets = []api.Dataset{}
 		for i := range all {
 			if allowed(c, access.DatasetRead, resource(all[i].Name)) {
 				out.Datasets = append(out.Datasets, view(&all[i], nil))

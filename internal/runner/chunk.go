@@ -16,12 +16,13 @@ import (
 // answer is what a wake-up call leads to: claim, one chunk, settle. It returns when all is written down. Crash points:
 // before the claim nothing happened, and the call is made again by the sweep; after it the row is running with a lease,
 // and the chunk is repeated by the next owner from the last saved cursor; after settling all is as if nothing was.
-func (r *Runner) answer(ctx context.Context, call wakeUp) {
+// False says that this process has nothing that runs such a job.
+func (r *Runner) answer(ctx context.Context, call wakeUp) bool {
 	r.active.Add(1)
 	defer r.active.Add(-1)
-	j, ok := r.claim(ctx, call)
+	j, ok, err := r.claim(ctx, call)
 	if !ok {
-		return
+		return !errors.Is(err, errNobody)
 	}
 	failpoint.Hit("runner/after-claim")
 	run := r.newRun(j)
@@ -30,7 +31,16 @@ func (r *Runner) answer(ctx context.Context, call wakeUp) {
 	r.settle(ctx, run, outcome)
 	failpoint.Hit("runner/after-settle")
 	r.hub.tell(j.ID)
-	signal(r.now)
+	if !r.handsOn(run, outcome) {
+		signal(r.now)
+	}
+	return true
+}
+
+// handsOn reports whether the next chunk is left to whoever asks first. Otherwise this process, which knows of it before
+// all others, would keep every job that it ever began, however idle the others are.
+func (r *Runner) handsOn(run *Run, outcome error) bool {
+	return !r.cfg.Exclusive && errors.Is(outcome, Again) && r.clock().Sub(run.begun) >= r.cfg.HandOn
 }
 
 // errNobody undoes a claim whose job this process has no handler for, as during an upgrade of one node after another.
@@ -38,10 +48,12 @@ var errNobody = fault.New(api.CodeInternal, "claiming a job of a kind that nothi
 
 // claim makes this process the owner. When somebody else was first it answers false, in silence. A wish to pause or to
 // cancel is obeyed in the same transaction, and nothing is left to run.
-func (r *Runner) claim(ctx context.Context, call wakeUp) (jobs.Job, bool) {
-	var j jobs.Job
-	err := r.st.Change(ctx, func(tx store.Tx) (err error) {
-		now := r.clock()
+func (r *Runner) claim(ctx context.Context, call wakeUp) (j jobs.Job, ok bool, err error) {
+	err = r.st.Change(ctx, func(tx store.Tx) error {
+		now, err := r.shared(ctx, tx)
+		if err != nil {
+			return err
+		}
 		if j, err = tx.Claim(ctx, call.Job, call.Epoch, r.owner, now, now.Add(r.cfg.Lease)); err != nil {
 			return err
 		}
@@ -56,16 +68,21 @@ func (r *Runner) claim(ctx context.Context, call wakeUp) (jobs.Job, bool) {
 	})
 	switch {
 	case errors.Is(err, jobs.ErrLost):
-		return j, false
+		return j, false, err
+	case errors.Is(err, errNobody):
+		if _, said := r.strange.LoadOrStore(call.Job, true); !said {
+			r.warn("leaving to others", call.Job, err)
+		}
+		return j, false, err
 	case err != nil:
 		r.warn("claiming", call.Job, err)
-		return j, false
+		return j, false, err
 	}
 	if j.Priority == jobs.PriorityUrgent {
 		r.hurry.Store(0)
 	}
 	r.hub.tell(j.ID)
-	return j, j.State == jobs.Running
+	return j, j.State == jobs.Running, nil
 }
 
 // work calls the handler, with its lease kept alive. It answers nil, Again or the error. A panic is an error whose text
@@ -104,7 +121,11 @@ func (r *Runner) settle(ctx context.Context, run *Run, outcome error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTime)
 	defer cancel()
 	var settled jobs.Job
-	err := r.st.Change(ctx, func(tx store.Tx) error {
+	var now time.Time
+	err := r.st.Change(ctx, func(tx store.Tx) (err error) {
+		if now, err = r.shared(ctx, tx); err != nil {
+			return err
+		}
 		j, err := tx.Job(ctx, run.Job.ID)
 		if err != nil {
 			return err
@@ -112,14 +133,14 @@ func (r *Runner) settle(ctx context.Context, run *Run, outcome error) {
 		if j.Epoch != run.Job.Epoch || j.State != jobs.Running {
 			return jobs.ErrLost
 		}
-		settled = r.judge(j, run.Job, outcome, aborted)
+		settled = r.judge(j, run.Job, outcome, aborted, now)
 		control, err := tx.Save(ctx, settled)
 		if err != nil {
 			return err
 		}
 		failpoint.Hit("runner/inside-settle")
 		if control != jobs.Run && !settled.State.Final() {
-			settled = settled.Obey(control, r.clock())
+			settled = settled.Obey(control, now)
 			_, err = tx.Save(ctx, settled)
 			return err
 		}
@@ -133,13 +154,12 @@ func (r *Runner) settle(ctx context.Context, run *Run, outcome error) {
 	case err != nil:
 		r.warn("saving the end of a chunk", run.Job.ID, err)
 	case settled.State == jobs.Queued:
-		r.next.at(settled.NextAttempt)
+		r.next.at(r.clock().Add(settled.NextAttempt.Sub(now))) // by our own clock
 	}
 }
 
 // judge decides what becomes of job j after its chunk; before is the job as it was claimed.
-func (r *Runner) judge(j, before jobs.Job, outcome error, aborted bool) jobs.Job {
-	now := r.clock()
+func (r *Runner) judge(j, before jobs.Job, outcome error, aborted bool, now time.Time) jobs.Job {
 	switch {
 	case outcome == nil:
 		return j.Finish(now)

@@ -1,12 +1,14 @@
 package runner
 
 import (
+	"context"
 	"log/slog"
 	"math/rand/v2"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/store"
 )
 
 // Config says how a process runs jobs. The zero value of each field is a good one.
@@ -38,6 +40,11 @@ type Config struct {
 
 	// ChunkLimit is when the context of a chunk ends, for handlers that didn't listen. Default 1 min; more than ChunkTime.
 	ChunkLimit time.Duration
+
+	// HandOn is the length of a chunk after which the job's next one is left to whichever process asks first, this one at its
+	// next poll like the others: so long jobs spread over the nodes, and short chunks follow one another without a pause.
+	// Default 5 s. It has no meaning when Exclusive.
+	HandOn time.Duration
 
 	// MaxAttempts is how many chunks of a job may fail in a row. Default jobs.DefaultMaxAttempts.
 	MaxAttempts int
@@ -90,6 +97,7 @@ func (c Config) withDefaults() Config {
 	or(&c.Lease, 30*time.Second)
 	or(&c.ChunkTime, 30*time.Second)
 	or(&c.ChunkLimit, time.Minute)
+	or(&c.HandOn, 5*time.Second)
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
@@ -116,5 +124,11 @@ func (c Config) check() error {
 	return nil
 }
 
-// clock is the time as rows hold it: UTC, microseconds.
+// shared is the time by which all processes of the store judge leases and attempts; by their own clocks, one that is ahead
+// would take the jobs of those that are alive.
+func (r *Runner) shared(ctx context.Context, tx store.Tx) (time.Time, error) {
+	return tx.Now(ctx, r.clock())
+}
+
+// clock is the time as rows hold it: UTC, microseconds. It is this process's own: for what no other process compares.
 func (r *Runner) clock() time.Time { return r.cfg.Clock().UTC().Truncate(time.Microsecond) }

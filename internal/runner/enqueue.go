@@ -20,7 +20,10 @@ func (r *Runner) Enqueue(ctx context.Context, tx store.Tx, j jobs.Job) (jobs.Job
 	if r.handlers[j.Kind] == nil {
 		return jobs.Job{}, fault.Newf(api.CodeInternal, "enqueueing a job of kind %q, which nothing here runs", j.Kind)
 	}
-	now := r.clock()
+	now, err := r.shared(ctx, tx)
+	if err != nil {
+		return jobs.Job{}, err
+	}
 	id, err := jobs.NewID(now, rand.Reader)
 	if err != nil {
 		return jobs.Job{}, fault.Wrap(api.CodeInternal, err, "enqueueing a job")
@@ -99,7 +102,11 @@ func (r *Runner) wish(ctx context.Context, tx store.Tx, id string, c jobs.Contro
 	if err != nil || j.State == jobs.Running || (c == jobs.Pause && j.State == jobs.Paused) {
 		return j, err
 	}
-	j = j.Obey(c, r.clock())
+	now, err := r.shared(ctx, tx)
+	if err != nil {
+		return j, err
+	}
+	j = j.Obey(c, now)
 	_, err = tx.Save(ctx, j)
 	r.hub.tell(id)
 	return j, err
@@ -118,7 +125,11 @@ func (r *Runner) Resume(ctx context.Context, tx store.Tx, id string) (jobs.Job, 
 	if j, err = tx.SetControl(ctx, id, jobs.Run); err != nil || j.State != jobs.Paused {
 		return j, err
 	}
-	return r.again(ctx, tx, j.Requeue(r.clock()))
+	now, err := r.shared(ctx, tx)
+	if err != nil {
+		return j, err
+	}
+	return r.again(ctx, tx, j.Requeue(now))
 }
 
 // Retry runs a job again that failed or was cancelled, or that is done and left failures behind. Its cursor and its list
@@ -139,7 +150,11 @@ func (r *Runner) Retry(ctx context.Context, tx store.Tx, id string) (jobs.Job, e
 	if j, err = tx.SetControl(ctx, id, jobs.Run); err != nil {
 		return j, err
 	}
-	return r.again(ctx, tx, j.Retry(r.clock()))
+	now, err := r.shared(ctx, tx)
+	if err != nil {
+		return j, err
+	}
+	return r.again(ctx, tx, j.Retry(now))
 }
 
 // again saves a job that is queued anew, and wakes it.

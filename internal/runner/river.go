@@ -25,6 +25,8 @@ const (
 	rescueAfter = 5 * time.Minute
 	// keepCalls is how long answered wake-up calls stay in River's table.
 	keepCalls = 15 * time.Minute
+	// snooze is how long a call waits that was put back: less than the 5 s from which on River wants its leader for it.
+	snooze = 2 * time.Second
 	// fetchCooldown is the least time between two fetches, which bounds how fast tiny jobs follow one another.
 	fetchCooldown = 5 * time.Millisecond
 )
@@ -45,10 +47,13 @@ type worker struct {
 	r *Runner
 }
 
-// Work runs a chunk. It never asks River for a retry: what must be tried again stands in our own row.
+// Work runs a chunk. It never asks River for a retry: what must be tried again stands in our own row. A call for a job of
+// a kind that nothing here runs is put back for a process that does, as there is one while nodes are upgraded.
 func (w *worker) Work(ctx context.Context, call *river.Job[wakeUp]) error {
-	w.r.answer(ctx, call.Args)
-	return nil
+	if w.r.answer(ctx, call.Args) {
+		return nil
+	}
+	return river.JobSnooze(snooze)
 }
 
 func (r *Runner) newClient() (*river.Client[*sql.Tx], error) {

@@ -23,6 +23,9 @@ type Run struct {
 	asked   time.Time // when control was read
 }
 
+// Node is the name of the process's node, for records.
+func (run *Run) Node() string { return run.r.cfg.Node }
+
 func (r *Runner) newRun(j jobs.Job) *Run {
 	now := r.clock()
 	return &Run{Job: j, r: r, begun: now, control: j.Control, asked: now}
@@ -49,7 +52,11 @@ func (run *Run) SaveTx(ctx context.Context, tx store.Tx, cursor, progress []byte
 	if progress != nil {
 		j.Progress = progress
 	}
-	j.LeaseUntil = run.r.clock().Add(run.r.cfg.Lease)
+	now, err := run.r.shared(ctx, tx)
+	if err != nil {
+		return err
+	}
+	j.LeaseUntil = now.Add(run.r.cfg.Lease)
 	control, err := tx.Save(ctx, j)
 	if err == nil {
 		run.learned(control)
@@ -123,8 +130,11 @@ func (run *Run) ClearFailures(ctx context.Context, items []jobs.ItemColumn) erro
 // renew moves the lease, and learns the control flag by the way.
 func (run *Run) renew(ctx context.Context) error {
 	var control jobs.Control
-	err := run.r.st.Change(ctx, func(tx store.Tx) (err error) {
-		control, err = tx.Renew(ctx, run.Job.ID, run.Job.Epoch, run.r.clock().Add(run.r.cfg.Lease))
+	err := run.r.st.Change(ctx, func(tx store.Tx) error {
+		now, err := run.r.shared(ctx, tx)
+		if err == nil {
+			control, err = tx.Renew(ctx, run.Job.ID, run.Job.Epoch, now.Add(run.r.cfg.Lease))
+		}
 		return err
 	})
 	if err == nil {

@@ -71,6 +71,7 @@ type Runner struct {
 
 	active   atomic.Int32 // chunks running now
 	here     sync.Map     // ids of the jobs whose lease this process keeps now; the sweep leaves them alone
+	strange  sync.Map     // ids of jobs of kinds that nothing here runs, each said once
 	stopping atomic.Bool  // set once by Stop; chunks see it through Run.Continue and Run.Control
 	hurry    atomic.Int64 // until when chunks make room for an urgent job that waits, in microseconds; 0: none waits
 

@@ -24,41 +24,41 @@ func (r *Runner) KeepSchedules(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
-		next, err := r.fireDue(ctx)
+		until, err := r.fireDue(ctx)
 		if err != nil && ctx.Err() == nil {
 			r.warn("serving the schedules", "", err)
 		}
-		wait := r.cfg.Sweep
-		if !next.IsZero() {
-			wait = min(max(next.Sub(r.clock()), time.Millisecond), wait)
-		}
-		timer.Reset(wait)
+		timer.Reset(min(max(until, time.Millisecond), r.cfg.Sweep))
 	}
 }
 
-// fireDue serves every schedule that is due and answers when the next one is. A schedule of a kind that this process has
+// fireDue serves every schedule that is due and answers in how long the next one is, at most an hour. A schedule of a kind that this process has
 // no handler for, as during an upgrade of one node after another, is left to those who have.
-func (r *Runner) fireDue(ctx context.Context) (next time.Time, err error) {
+func (r *Runner) fireDue(ctx context.Context) (until time.Duration, err error) {
+	until = time.Hour
 	var list []jobs.Schedule
+	var now time.Time
 	err = r.st.View(ctx, func(tx store.Tx) (err error) {
-		list, err = tx.Schedules(ctx)
+		if list, err = tx.Schedules(ctx); err == nil {
+			now, err = tx.Now(ctx, r.clock()) // nodes' clocks may differ; the database has one
+		}
 		return err
 	})
-	now := r.clock()
+	if err != nil {
+		return until, err
+	}
 	for _, s := range list {
 		switch {
 		case s.NextRun.IsZero() || r.handlers[s.Kind] == nil:
 		case s.NextRun.After(now):
-			if next.IsZero() || s.NextRun.Before(next) {
-				next = s.NextRun
-			}
+			until = min(until, s.NextRun.Sub(now))
 		default:
 			if failed := r.fire(ctx, s, now); failed != nil && err == nil {
 				err = fault.Wrapf("", failed, "serving schedule %s", s.Name)
 			}
 		}
 	}
-	return next, err
+	return until, err
 }
 
 // fire serves one schedule. While the job that served it before hasn't ended, no other is made: then that one counts.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -117,8 +118,10 @@ func TestRealStoresTakeUpWhatADeadProcessLeft(t *testing.T) {
 		st, c := p.mustOpen(t), &counter{}
 		left := dying(t, st, c)
 		cfg := p.config("lives")
-		if p.dialect == store.Postgres { // a lease of 30 s would be waited for: this process is told that it is later
-			cfg.Clock = func() time.Time { return time.Now().Add(time.Hour) }
+		if p.dialect == store.Postgres { // a lease of 30 s would be waited for
+			if _, err := st.DB().ExecContext(t.Context(), `UPDATE jobs SET lease_until = 1`); err != nil {
+				t.Fatal(err)
+			}
 		}
 		r := newRunner(t, st, cfg, c)
 		start(t, r)
@@ -212,4 +215,79 @@ func drained(t *testing.T, st store.Store, r *Runner) string {
 		return fmt.Sprintf("%d jobs, by state %v", len(all), counts)
 	}
 	return ""
+}
+
+// TestAJobSpreads: the chunks of one job are run by more than one process, because who ran a long one leaves the next to
+// whoever asks first. Each chunk is done once, under an epoch of its own.
+func TestAJobSpreads(t *testing.T) {
+	p := place{store.Postgres, pgtest.Start(t).Database(t)}
+	var mu sync.Mutex
+	nodes := map[string]int{}
+	c := &counter{each: func(_ context.Context, run *Run) { mu.Lock(); defer mu.Unlock(); nodes[run.Node()]++ }}
+	var last *Runner
+	var st store.Store
+	for _, name := range []string{"one", "two", "three"} {
+		cfg := p.config(name)
+		cfg.HandOn = time.Nanosecond
+		st = p.mustOpen(t)
+		last = newRunner(t, st, cfg, c)
+		start(t, last)
+	}
+	const chunks = 60
+	id := enqueue(t, st, last, jobs.Job{Kind: "count", Total: chunks}).ID
+	if j := wait(t, last, id); j.State != jobs.Done || j.Epoch != chunks {
+		t.Errorf("%+v", j)
+	}
+	checkSteps(t, c.of(id), chunks, 0)
+	if len(nodes) < 2 {
+		t.Errorf("all chunks ran on one node: %v", nodes)
+	}
+	t.Logf("chunks by node: %v", nodes)
+}
+
+// TestClocksThatDiffer: processes whose clocks are minutes apart work on jobs of one store, and none takes a job from one
+// that lives, nor runs a chunk twice: leases go by the database's clock (FAULTS row 5).
+func TestClocksThatDiffer(t *testing.T) {
+	p := place{store.Postgres, pgtest.Start(t).Database(t)}
+	c := &counter{}
+	var runners []*Runner
+	var st store.Store
+	for i, skew := range []time.Duration{-10 * time.Minute, 0, 5 * time.Minute, 10 * 365 * 24 * time.Hour} {
+		cfg := p.config(fmt.Sprint("node-", i))
+		cfg.Lease, cfg.Clock = time.Minute, func() time.Time { return time.Now().Add(skew) }
+		st = p.mustOpen(t)
+		runners = append(runners, newRunner(t, st, cfg, c))
+		start(t, runners[i])
+	}
+	var ids []string
+	for i := range 8 {
+		ids = append(ids, enqueue(t, st, runners[i%len(runners)], jobs.Job{Kind: "count", Total: 15}).ID)
+	}
+	for _, id := range ids {
+		if j := wait(t, runners[0], id); j.State != jobs.Done || j.Epoch != 15 || j.Finished.After(time.Now().Add(time.Minute)) {
+			t.Errorf("%+v", j)
+		}
+		checkSteps(t, c.of(id), 15, 0)
+	}
+}
+
+// TestStrangeKindsAreLeftToOthers: during a rolling upgrade an old process meets the calls of jobs that only the new one can
+// run. It puts them back, and the new one runs them; what the old one can run goes on.
+func TestStrangeKindsAreLeftToOthers(t *testing.T) {
+	p := place{store.Postgres, pgtest.Start(t).Database(t)}
+	known, young := &counter{}, &counter{}
+	oldStore, newStore := p.mustOpen(t), p.mustOpen(t)
+	old := newRunner(t, oldStore, p.config("old"), known)
+	var runs atomic.Int32
+	upgraded := newRunner(t, newStore, p.config("new"), young, funcHandler{"of-the-new-release", func(context.Context, *Run) error { runs.Add(1); return nil }})
+	start(t, old)
+	strange := enqueue(t, newStore, upgraded, jobs.Job{Kind: "of-the-new-release"})
+	usual := enqueue(t, oldStore, old, jobs.Job{Kind: "count", Total: 3})
+	if j := wait(t, old, usual.ID); j.State != jobs.Done { // by then the other call has been met too
+		t.Errorf("%+v", j)
+	}
+	start(t, upgraded)
+	if j := wait(t, old, strange.ID); j.State != jobs.Done || runs.Load() != 1 || j.Epoch != 1 {
+		t.Errorf("%d runs: %+v", runs.Load(), j)
+	}
 }

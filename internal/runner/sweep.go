@@ -64,7 +64,7 @@ func (r *Runner) sweep(ctx context.Context, calls woken, first bool) {
 			delete(calls, id)
 		}
 	}
-	found, err := r.search(ctx, now, first)
+	found, err := r.search(ctx, first)
 	if err != nil {
 		if ctx.Err() == nil {
 			r.warn("looking for jobs that nobody runs", "", err)
@@ -100,9 +100,13 @@ func (r *Runner) sweep(ctx context.Context, calls woken, first bool) {
 
 // search reads the jobs that need a call. Only the first sweep of an exclusive store looks at leases that have not run
 // out: later, every running job is our own.
-func (r *Runner) search(ctx context.Context, now time.Time, first bool) (found []jobs.Job, err error) {
+func (r *Runner) search(ctx context.Context, first bool) (found []jobs.Job, err error) {
 	var stale, running []jobs.Job
+	var now time.Time
 	err = r.st.View(ctx, func(tx store.Tx) (err error) {
+		if now, err = r.shared(ctx, tx); err != nil {
+			return err
+		}
 		if stale, err = tx.Stale(ctx, now, sweepLimit); err != nil || !first || !r.cfg.Exclusive {
 			return err
 		}

@@ -14,8 +14,10 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/buildinfo"
 	"github.com/keyturn/keyturn/internal/fault"
 )
@@ -92,10 +94,13 @@ func (s *Server) serve(ctx context.Context, listeners []net.Listener) error {
 	}
 	close(s.ready)
 	s.log.Info("serving", "version", buildinfo.String(), "store", s.store.Describe(), "listen", s.Listening())
+	watching, unwatch := context.WithCancel(ctx)
+	defer unwatch()
 	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
+	case err = <-s.fenced(watching):
 	}
 	s.log.Info("stopping")
 	s.api.Drain()
@@ -108,6 +113,31 @@ func (s *Server) serve(ctx context.Context, listeners []net.Listener) error {
 		return fault.Wrap(api.CodeUnavailable, err, "serving")
 	}
 	return nil
+}
+
+// fencedEvery is how often is looked whether this node still has its part of the audit log.
+const fencedEvery = time.Second
+
+// fenced tells when another node has taken this one's part of the audit log over, because it was away for longer than its
+// lease: paused, or cut off. Nothing is answered any more then, and only a new start helps, so the process ends.
+func (s *Server) fenced(ctx context.Context) <-chan error {
+	lost := make(chan error, 1)
+	s.working.Go(func() {
+		tick := time.NewTicker(fencedEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if err := s.gate.Err(); errors.Is(err, audit.ErrFenced) {
+				lost <- err
+				return
+			}
+		}
+	})
+	return lost
 }
 
 // addresses are those of the configuration, and the directory's own socket.

@@ -94,6 +94,7 @@ type Server struct {
 	calls     int           // requests in process that are being answered
 	idle      chan struct{} // closed when closed and calls is 0
 	working   sync.WaitGroup
+	deaf      context.CancelFunc // ends listening to other nodes; set by openServices
 
 	closing  sync.Once
 	closeErr error
@@ -208,6 +209,7 @@ func openGate(ctx context.Context, in gateSetup, st store.Store, ring *keyring.R
 	}
 	g, err := gate.New(gate.Config{
 		Node: in.cfg.Node, Environment: in.cfg.Environment, Clock: in.clock, Key: public, Log: in.log,
+		Outdated:       ring.Drop,
 		CheckpointFile: file, CheckpointEvery: in.cfg.Audit.CheckpointEvery,
 	}, st, signer)
 	return g, public.String(), err
@@ -286,6 +288,9 @@ func (s *Server) close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, graceTime)
 	defer cancel()
 	s.drain(ctx)
+	if s.deaf != nil {
+		s.deaf()
+	}
 	s.work.Do(func() {}) // whoever would start the runner now is too late
 	s.working.Wait()
 	var errs []error

@@ -36,6 +36,7 @@ func (s *Server) openServices(ctx context.Context) (err error) {
 	if s.runner, err = runner.New(s.runnerConfig(), s.store, s.jobHandlers()...); err != nil {
 		return err
 	}
+	s.listenToNodes(ctx)
 	metrics := httpapi.NewMetrics()
 	metrics.Registry().MustRegister(newFigures(s.kms.Compliance, s.gate.Err))
 	local := authn.NewLocal(kms.Directory{Store: s.store}, &s.signIns, s.opts.Clock)

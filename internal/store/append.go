@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/fault"
@@ -27,7 +28,7 @@ func (d *Database) Append(ctx context.Context, s *audit.Segment) error {
 	}
 	run, cancel := d.appendContext()
 	defer cancel()
-	result, err := d.append.ExecContext(run, args[:]...)
+	result, err := d.append.ExecContext(run, d.withPremises(args, s.Premises)...)
 	if err == nil {
 		err = d.ask(OpCommitted)
 	}
@@ -39,6 +40,36 @@ func (d *Database) Append(ctx context.Context, s *audit.Segment) error {
 	}
 	return nil
 }
+
+// withPremises are the arguments of the statement, with what the segment's events rest on where that is a condition.
+func (d *Database) withPremises(args [13]any, premises []audit.Premise) []any {
+	if d.b.Premises == "" {
+		return args[:]
+	}
+	ids, revisions := make([][]byte, len(premises)), make([]int64, len(premises))
+	for i := range premises {
+		ids[i], revisions[i] = premises[i].Key[:], premises[i].Revision
+	}
+	return append(args[:], ids, revisions)
+}
+
+// Fallen implements audit.Tx.
+func (t *txn) Fallen(ctx context.Context, premises []audit.Premise) (fallen []audit.Premise, err error) {
+	for _, p := range premises {
+		var now int64
+		err := t.one(ctx, errNoKey, "looking whether a key was changed", []any{&now}, `SELECT revision FROM keys WHERE id = $1`, p.Key[:])
+		if err != nil && err != errNoKey {
+			return nil, err
+		}
+		if err == errNoKey || now != p.Revision {
+			fallen = append(fallen, p)
+		}
+	}
+	return fallen, nil
+}
+
+// errNoKey never leaves this file.
+var errNoKey = errors.New("no key")
 
 // appendContext is background for SQLite, which always answers, and has a limit for a server.
 func (d *Database) appendContext() (context.Context, context.CancelFunc) {

@@ -32,12 +32,12 @@ const segmentColumns = `place, seq, epoch, count, first_time, last_time, mask, r
 // appendSQL writes one segment if the shard is still the writer's and its head is the one that the segment was built on.
 // The head is the shard's last segment: there is no second row to keep in step. $12 and $13 are the shard and the
 // lowest place in it.
-func (b *Backend) appendSQL() string {
+func (b *Backend) appendSQL(premises string) string {
 	return `INSERT INTO audit_segments (` + segmentColumns + `)
 	SELECT CAST($1 AS BIGINT), CAST($2 AS BIGINT), CAST($3 AS BIGINT), $4, $5, $6, $7, $8, $9, $10, $11 FROM audit_shards s
 	WHERE s.shard = $12 AND s.epoch = $3
 		AND (EXISTS (SELECT 1 FROM (` + lastOfShard + `) h WHERE h.seq = $2 - 1 AND h.place + h.count = $1)
-			OR $2 = 1 AND $1 = $13 AND NOT EXISTS (` + lastOfShard + `))` + b.ShareLock
+			OR $2 = 1 AND $1 = $13 AND NOT EXISTS (` + lastOfShard + `))` + premises + b.ShareLock
 }
 
 // lastOfShard is the head of the shard whose lowest place is $13.
@@ -71,7 +71,7 @@ func (t *txn) AppendSegment(ctx context.Context, s *audit.Segment) error {
 	if err != nil {
 		return err
 	}
-	return t.mustChange(ctx, audit.ErrFenced, "writing the audit log", t.d.b.appendSQL(), args[:]...)
+	return t.mustChange(ctx, audit.ErrFenced, "writing the audit log", t.d.b.appendSQL(""), args[:]...)
 }
 
 // AcquireShard implements audit.Tx.

@@ -25,6 +25,17 @@ type Backend struct {
 	// ShareLock is appended to a SELECT of an audit shard's row so that its epoch can't move before the commit.
 	ShareLock string
 
+	// Premises is one more condition of Append's statement, that every key of $14 is at the revision of $15 beside it; empty
+	// where only one process opens the database, whose own caches know of every change.
+	Premises string
+
+	// Now asks for the database's clock in microseconds since 1970; empty where the process's own clock is the only one.
+	Now string
+	// Announce tells $2 on the channel $1 at the commit of the transaction, and Listen hears it, in every process, until ctx
+	// ends; missed says that something may not have been heard. Both are absent where one process has the database for itself.
+	Announce string
+	Listen   func(ctx context.Context, channel string, heard func(message string), missed func())
+
 	// Classify tells what sort of failure an error of the database is.
 	Classify func(error) Problem
 	// Undone reports whether an error of a COMMIT or of a statement outside a transaction proves that nothing was

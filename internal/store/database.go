@@ -44,7 +44,7 @@ func New(ctx context.Context, b Backend) (*Database, error) {
 		return nil, err
 	}
 	var err error
-	if d.append, err = b.Writer.PrepareContext(ctx, d.b.appendSQL()); err != nil {
+	if d.append, err = b.Writer.PrepareContext(ctx, d.b.appendSQL(b.Premises)); err != nil {
 		return nil, b.translate(ctx, err, "preparing the audit log's statement")
 	}
 	if err := d.Change(ctx, func(tx Tx) (err error) { d.id, err = storeID(ctx, tx); return err }); err != nil {
@@ -138,6 +138,12 @@ func (d *Database) changeOnce(ctx context.Context, fn func(Tx) error) error {
 		return err
 	case t.broken != nil: // fn overlooked it, but nothing can be committed any more
 		return t.broken
+	}
+	if err := t.announce(ctx); err != nil {
+		if t.collided {
+			return errCollision
+		}
+		return err
 	}
 	if t.destroyed {
 		d.scrubs.due.Store(true)

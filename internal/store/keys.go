@@ -115,6 +115,7 @@ func (t *txn) UpdateKey(ctx context.Context, k keys.Key) error {
 	if err != nil {
 		return err
 	}
+	t.keyChanged(k.ID)
 	stored, err := t.versions(ctx, k.ID)
 	if err != nil {
 		return err

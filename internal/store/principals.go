@@ -90,6 +90,7 @@ func (t *txn) UpdatePrincipal(ctx context.Context, p access.Principal) error {
 	if err != nil {
 		return err
 	}
+	t.signInsChanged()
 	return t.mustChange(ctx, stale("principal"), "changing a principal",
 		`UPDATE principals SET name = $3, role = $4, scope = $5, allow = $6, disabled = $7, mac = $8,
 			revision = revision + 1
@@ -104,6 +105,7 @@ func readToken(row scanner) (k access.Token, err error) {
 
 // PutToken implements access.Tx.
 func (t *txn) PutToken(ctx context.Context, k access.Token) error {
+	t.signInsChanged()
 	return t.mustChange(ctx, notFound("principal"), "storing a token",
 		`INSERT INTO tokens (`+tokenColumns+`) SELECT $1, p.id, $3, $4, $5, $6, $7 FROM principals p WHERE p.id = $2
 		ON CONFLICT (id) DO UPDATE SET expires = excluded.expires, revoked = excluded.revoked, mac = excluded.mac`,

@@ -33,6 +33,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"time"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
@@ -74,6 +75,10 @@ type Tx interface {
 	Meta(ctx context.Context, key string) (string, error)
 	// SetMeta writes it.
 	SetMeta(ctx context.Context, key, value string) error
+	// Now is the time that all processes of the store agree on, however their own clocks differ: the database server's where
+	// several may share it, and own, the caller's, where there is one process. What one process writes and another compares
+	// with its time (a lease, a next attempt, a due time) is taken from here.
+	Now(ctx context.Context, own time.Time) (time.Time, error)
 }
 
 // Store is an open database. It is safe for concurrent use.
@@ -86,9 +91,13 @@ type Store interface {
 	Change(ctx context.Context, fn func(Tx) error) error
 	// Append writes one audit segment in a transaction of its own: the hot path, one statement, one commit. The segment
 	// isn't kept. Once begun it isn't interrupted by ctx, so that its outcome is known wherever it can be. Errors:
-	// audit.ErrFenced, ErrCommitUnknown, and those of the database.
+	// audit.ErrFenced, also when one of the segment's premises doesn't hold at that moment; ErrCommitUnknown, and those of the database.
 	Append(ctx context.Context, s *audit.Segment) error
 
+	// Listen calls heard, in one goroutine, for every change of keys, principals and tokens that any process commits, this one
+	// too, until ctx ends. It returns at once where no other process can change the store. Hearing comes after the commit, so
+	// it makes memories fresh soon; what must be exact rests on audit.Premise.
+	Listen(ctx context.Context, heard func(News))
 	// ID is the store's own random name, 32 lower-case hexadecimal digits, given when its tables were made. What is
 	// wrapped for one store doesn't open in another.
 	ID() string

@@ -26,6 +26,8 @@ type txn struct {
 	collided  bool  // broken by a Collision
 	destroyed bool  // some version's material was destroyed in it
 	done      bool  // committed, or its outcome is unknown
+
+	news []string // what other processes must hear of, see announce
 }
 
 // grace is how long a statement may go on after its caller went away.

@@ -95,11 +95,17 @@ func (d *database) backend() store.Backend {
 			WHERE s.lease_until <= $2
 			RETURNING shard, epoch`,
 		ShareLock: ` FOR SHARE OF s`,
-		Classify:  classify,
-		Undone:    undone,
-		Durable:   func(ctx context.Context) error { return d.durable(ctx) },
-		Scrub:     d.scrub,
-		Close:     func() error { return d.pool.Close() },
+		// A subquery for each key and not a join, whose plan might read all keys.
+		Premises: ` AND NOT EXISTS (SELECT 1 FROM unnest($14::bytea[], $15::bigint[]) AS p (id, revision)
+			WHERE p.revision IS DISTINCT FROM (SELECT k.revision FROM keys k WHERE k.id = p.id))`,
+		Now:      `SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)`,
+		Announce: `SELECT pg_notify($1, $2)`,
+		Listen:   d.listen,
+		Classify: classify,
+		Undone:   undone,
+		Durable:  func(ctx context.Context) error { return d.durable(ctx) },
+		Scrub:    d.scrub,
+		Close:    func() error { return d.pool.Close() },
 	}
 }
 

@@ -1,0 +1,9 @@
+package soak
+
+import (
+	"testing"
+
+	"github.com/keyturn/keyturn/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
