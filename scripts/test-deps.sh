@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Installs what the tests need from Debian's packages: a PostgreSQL server (and pgbench) and FUSE for the power-cut tests.
+# Installs what the tests need from Debian's packages: a PostgreSQL server (and pgbench), a MariaDB server and FUSE for the
+# power-cut tests. The packages' own services needn't run: the tests start servers of their own.
 # Finds them already there and does nothing; needs root, or sudo without a password, to install.
 set -euo pipefail
 
 missing=()
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing+=(postgresql)
 { command -v pgbench || ls /usr/lib/postgresql/*/bin/pgbench; } >/dev/null 2>&1 || missing+=(postgresql-contrib)
+{ command -v mariadbd || ls /usr/sbin/mariadbd; } >/dev/null 2>&1 || missing+=(mariadb-server)
 command -v fusermount3 >/dev/null 2>&1 || missing+=(fuse3)
 command -v cc >/dev/null 2>&1 || missing+=(gcc libc6-dev)
 [ ${#missing[@]} -eq 0 ] && exit 0

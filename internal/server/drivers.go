@@ -12,6 +12,7 @@ import (
 	"github.com/keyturn/keyturn/internal/keyring/env"
 	"github.com/keyturn/keyturn/internal/keyring/file"
 	"github.com/keyturn/keyturn/internal/reencrypt"
+	reencryptmysql "github.com/keyturn/keyturn/internal/reencrypt/mysql"
 	reencryptpg "github.com/keyturn/keyturn/internal/reencrypt/postgres"
 	reencryptsqlite "github.com/keyturn/keyturn/internal/reencrypt/sqlite"
 	"github.com/keyturn/keyturn/internal/store"
@@ -23,7 +24,7 @@ import (
 var masterDrivers = []keyring.Driver{file.Driver{}, env.Driver{}}
 
 // datasetDrivers is the table of databases whose tables can be datasets.
-var datasetDrivers = []reencrypt.Driver{reencryptpg.Driver{}, reencryptsqlite.Driver{}}
+var datasetDrivers = []reencrypt.Driver{reencryptpg.Driver{}, reencryptmysql.Driver{}, reencryptsqlite.Driver{}}
 
 // storeOpener opens a store; dir is the data directory.
 type storeOpener func(ctx context.Context, dir string, dsn DSN) (store.Store, error)

@@ -15,6 +15,8 @@ import (
 	"github.com/keyturn/keyturn/internal/reencrypt/mysql"
 )
 
+var driver = mysql.Driver{}
+
 func TestMain(m *testing.M) { mariatest.Main(m) }
 
 // standard makes a session speak SQL as the suite of all connectors does.
