@@ -43,7 +43,7 @@ func (t *mariaTable) fill(ctx context.Context) (err error) {
 	if t.db, err = mariatest.Open(t.url, nil); err != nil {
 		return err
 	}
-	err = t.exec(ctx, "CREATE TABLE patients (id bigint PRIMARY KEY, seen int NOT NULL DEFAULT 0, ssn text CHARACTER SET ascii NOT NULL)",
+	err = t.exec(ctx, "CREATE TABLE patients (id bigint PRIMARY KEY, seen int NOT NULL DEFAULT 0, ssn text NOT NULL)",
 		fmt.Sprintf("INSERT INTO patients SELECT seq, 0, CONCAT('9', LPAD(seq %% 100000000, 8, '0')) FROM seq_1_to_%d", t.e.rows))
 	for _, args := range [][]string{
 		{"init"}, {"key", "create", "phi", "--purpose", "phi"}, {"dataset", "add", "patients", "--db", t.url, "--table", "patients", "--column", "ssn=phi"},

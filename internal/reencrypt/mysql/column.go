@@ -39,11 +39,15 @@ func columnsOf(ctx context.Context, c *conn, schema, table string) ([]column, er
 }
 
 // charsets are the character sets whose every value becomes UTF-8 and comes back the same: for each, how many bytes of
-// UTF-8 one stored byte may become at most, and how many bytes its shortest character takes. In others (ucs2, the
-// code pages, the East Asian ones) two values may become the same text, or one a question mark.
-var charsets = map[string]struct{ grows, shortest int64 }{
-	"utf8mb4": {1, 1}, "utf8mb3": {1, 1}, "utf8": {1, 1}, "ascii": {1, 1}, "latin1": {3, 1},
-	"utf16": {2, 2}, "utf16le": {2, 2}, "utf32": {1, 4},
+// UTF-8 one stored byte may become at most, how many bytes its shortest character takes, and whether its bytes are UTF-8
+// as they stand. In others (ucs2, the code pages, the East Asian ones) two values may become the same text, or one a
+// question mark.
+var charsets = map[string]struct {
+	grows, shortest int64
+	utf8            bool
+}{
+	"utf8mb4": {1, 1, true}, "utf8mb3": {1, 1, true}, "utf8": {1, 1, true}, "ascii": {1, 1, true}, "latin1": {3, 1, false},
+	"utf16": {2, 2, false}, "utf16le": {2, 2, false}, "utf32": {1, 4, false},
 }
 
 // form says what can stand in the column. CHAR and BINARY can't hold ciphertexts: they cut off or add at the end.

@@ -11,9 +11,9 @@
 // InnoDB looks for deadlocks at once and then ends the transaction that changed less: the application's, not one with a
 // page of rows. So ours never wait while they hold something. A page is one transaction:
 //
-//	SELECT t.`id` FROM `clinic`.`patients` AS t … WHERE (t.`id` = ?) OR … FOR UPDATE SKIP LOCKED
-//	UPDATE `clinic`.`patients` AS t … SET t.`ssn` = CASE WHEN t.`id` = ? THEN ? … ELSE t.`ssn` END
-//	WHERE (t.`id` = ? AND CAST(t.`ssn` AS BINARY) = CAST(? AS BINARY)) OR …
+//	SELECT t.`id` FROM `clinic`.`patients` AS t … WHERE t.`id` IN (?, …) FOR UPDATE SKIP LOCKED
+//	UPDATE `clinic`.`patients` AS t … SET t.`ssn` = CASE t.`id` WHEN ? THEN ? … ELSE t.`ssn` END
+//	WHERE t.`id` IN (?, …) AND CAST(t.`ssn` AS BINARY) = CASE t.`id` WHEN ? THEN CAST(? AS BINARY) … END
 //
 // The first statement takes the rows that nobody holds and steps over the others, which a later pass meets again. The
 // second writes those whose value is still the one that was read (promise P6). Where a trigger or a unique index makes it

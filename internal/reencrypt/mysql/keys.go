@@ -77,23 +77,15 @@ func (k keyColumn) castType() string {
 
 // bytesOf is an SQL expression, compared as the bytes that it has in UTF-8.
 func bytesOf(expression, charset string) string {
-	if charset != "utf8mb4" {
+	if !charsets[charset].utf8 {
 		expression = "CONVERT(" + expression + " USING utf8mb4)"
 	}
 	return "CAST(" + expression + " AS BINARY)"
 }
 
-// equal finds the one row of a value by the index. Its parameters: the value. A collation may take another value for
-// equal, so exact stands beside it where rows are written.
+// equal finds the one row of a value by the index. Its parameter: the value. A collation may take another value for
+// equal, so where rows are written, text is compared as bytes too.
 func (k keyColumn) equal() string { return k.quoted + " = " + k.parameter() }
-
-// exact is whether the row's value is still this one to the byte, and empty where equal says so already.
-func (k keyColumn) exact() string {
-	if k.kind != kindText {
-		return ""
-	}
-	return bytesOf(k.quoted, k.charset) + " = CAST(? AS BINARY)"
-}
 
 // value is the parameter of a value as pages hold it. ok is false for bytes that no page holds.
 func (k keyColumn) value(raw []byte) (v driver.Value, ok bool) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -186,17 +187,17 @@ func TestPlans(t *testing.T) {
 	page, lock, swap, lockN, swapN := mysql.Statements(w.Target)
 	k := key(2500)
 	explain(t, d, page, k[0], k[0], k[1], k[0], k[1], k[2])
-	var locked, set, where []any
+	var locked, news, keys, texts, olds []any
 	for i := range lockN {
 		locked = append(locked, key(i*10)...)
 	}
 	for i := range swapN {
-		set = append(append(set, key(i*10)...), "new")
-		where = append(append(where, key(i*10)...), fmt.Sprintf("k%d", i), "old")
+		news, olds = append(append(news, key(i*10)...), "new"), append(append(olds, key(i*10)...), "old")
+		keys, texts = append(keys, key(i*10)...), append(texts, fmt.Sprintf("k%d", i))
 	}
 	explain(t, d, lock, locked...)
 	_, swap, _ = strings.Cut(swap, " FOR ")
-	explain(t, d, swap, append(set, where...)...)
+	explain(t, d, swap, slices.Concat(news, keys, texts, olds)...)
 }
 
 // explain fails unless a statement goes by the primary key, without sorting.

@@ -187,41 +187,65 @@ func (t *target) lockSQL(n int) string {
 	for i, k := range t.keys {
 		names[i] = k.selected()
 	}
-	return "SELECT " + strings.Join(names, ", ") + " FROM " + t.from + " WHERE " + t.row() + strings.Repeat(" OR "+t.row(), n-1) + " FOR UPDATE SKIP LOCKED"
+	return "SELECT " + strings.Join(names, ", ") + " FROM " + t.from + " WHERE " + t.rows(n) + " FOR UPDATE SKIP LOCKED"
 }
 
-// swapSQL writes up to n rows. Its parameters: for each column, for each row the key and the new value; then for each row
-// the key, its text columns once more, and the old values. With several columns, one that stays as it is in a row has NULL
-// for old and new there. Everything in between is UTF-8, so that what the column's own character set lacks is refused where
-// it is stored, and not replaced where it is converted.
+// rows finds up to n rows by their keys. A list is looked up faster than conditions are, but only the planner of MySQL
+// knows how to use one of keys with several columns.
+func (t *target) rows(n int) string {
+	if len(t.keys) == 1 {
+		return t.keys[0].quoted + " IN " + list(t.keys[0].parameter(), n)
+	}
+	return "(" + t.row() + strings.Repeat(" OR "+t.row(), n-1) + ")"
+}
+
+func list(item string, n int) string { return "(" + item + strings.Repeat(", "+item, n-1) + ")" }
+
+// swapSQL writes up to n rows: its parameters are those that [writer.bindSwap] lays out. With several columns, one that
+// stays as it is in a row has NULL for old and new there. Everything in between is UTF-8, so that what the column's own
+// character set lacks is refused where it is stored, and not replaced where it is converted.
 func (t *target) swapSQL(n int) string {
-	var set []string
+	var set, where []string
 	for _, c := range t.columns {
-		value, stays := "CONVERT(? USING utf8mb4)", "CONVERT("+c.quoted+" USING utf8mb4)"
-		if c.form == reencrypt.Binary {
+		value, stays := "?", "CONVERT("+c.quoted+" USING utf8mb4)"
+		switch {
+		case c.form == reencrypt.Binary:
 			value, stays = "CAST(? AS BINARY)", c.quoted
+		case c.charset == "utf8mb4":
+			stays = c.quoted
 		}
 		if len(t.columns) > 1 {
 			value = "COALESCE(" + value + ", " + stays + ")"
 		}
-		set = append(set, fmt.Sprintf("%s = CASE%s ELSE %s END", c.quoted, strings.Repeat(" WHEN "+t.row()+" THEN "+value, n), stays))
+		set = append(set, c.quoted+" = "+t.perRow(value, stays, n))
 	}
-	row := t.row()
+	where = append(where, t.rows(n))
 	for _, k := range t.keys {
-		if exact := k.exact(); exact != "" {
-			row += " AND " + exact
+		if k.kind == kindText {
+			where = append(where, bytesOf(k.quoted, k.charset)+" IN "+list("CAST(? AS BINARY)", n))
 		}
 	}
 	for _, c := range t.columns {
+		old := t.perRow("CAST(? AS BINARY)", "NULL", n)
 		if len(t.columns) == 1 {
-			row += " AND " + c.bytes() + " = CAST(? AS BINARY)"
+			where = append(where, c.bytes()+" = "+old)
 			continue
 		}
-		row += " AND " + c.bytes() + " <=> COALESCE(CAST(? AS BINARY), " + c.bytes() + ")"
+		where = append(where, c.bytes()+" <=> COALESCE("+old+", "+c.bytes()+")")
 	}
 	now := ""
 	if t.db.mariadb { // the session's own limit can't be 0: MariaDB then fails where it should step over a row
 		now = "SET STATEMENT innodb_lock_wait_timeout = 0 FOR "
 	}
-	return now + "UPDATE " + t.from + " SET " + strings.Join(set, ", ") + " WHERE (" + row + ")" + strings.Repeat(" OR ("+row+")", n-1)
+	return now + "UPDATE " + t.from + " SET " + strings.Join(set, ", ") + " WHERE " + strings.Join(where, " AND ")
+}
+
+// perRow is a value for each of n rows, and one for none of them. Its parameters: for each row the key and the value.
+func (t *target) perRow(value, otherwise string, n int) string {
+	when := " WHEN " + t.row() + " THEN " + value
+	of := ""
+	if len(t.keys) == 1 {
+		of, when = " "+t.keys[0].quoted, " WHEN "+t.keys[0].parameter()+" THEN "+value
+	}
+	return "CASE" + of + strings.Repeat(when, n) + " ELSE " + otherwise + " END"
 }

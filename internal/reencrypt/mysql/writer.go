@@ -153,33 +153,46 @@ func (w *writer) bindKey(b *reencrypt.Batch, i int, there bool) error {
 	return nil
 }
 
-// bindSwap lays out the parameters of swapSQL for these rows of the batch.
+// bindSwap lays out the parameters of swapSQL for these rows of the batch: for each column the keys and new values; the
+// keys; for each key column of text its values once more; for each column the keys and old values.
 func (w *writer) bindSwap(b *reencrypt.Batch, rows []int) error {
 	w.args = w.args[:0]
-	for c := range w.columns {
+	each := func(bind func(i int, there bool) error) error {
 		for at := range swapRows {
-			there, i := at < len(rows), rows[min(at, len(rows)-1)]
-			if err := w.bindKey(b, i, there); err != nil {
+			if err := bind(rows[min(at, len(rows)-1)], at < len(rows)); err != nil {
 				return err
 			}
-			w.bindValue(&b.New[c].Values, i, there)
 		}
+		return nil
 	}
-	for at := range swapRows {
-		there, i := at < len(rows), rows[min(at, len(rows)-1)]
-		if err := w.bindKey(b, i, there); err != nil {
-			return err
-		}
-		for c, k := range w.keys {
-			if k.exact() != "" {
-				w.bindValue(&b.Keys[c], i, there)
+	values := func(of []reencrypt.Column) error {
+		for c := range w.columns {
+			err := each(func(i int, there bool) error {
+				if err := w.bindKey(b, i, there); err != nil {
+					return err
+				}
+				w.bindValue(&of[c].Values, i, there)
+				return nil
+			})
+			if err != nil {
+				return err
 			}
 		}
-		for c := range w.columns {
-			w.bindValue(&b.Old[c].Values, i, there)
-		}
+		return nil
 	}
-	return nil
+	if err := values(b.New); err != nil {
+		return err
+	}
+	if err := each(func(i int, there bool) error { return w.bindKey(b, i, there) }); err != nil {
+		return err
+	}
+	for c, k := range w.keys {
+		if k.kind != kindText {
+			continue
+		}
+		_ = each(func(i int, there bool) error { w.bindValue(&b.Keys[c], i, there); return nil }) // it never fails
+	}
+	return values(b.Old)
 }
 
 func (w *writer) bindValue(c *reencrypt.Cells, i int, there bool) {
