@@ -141,18 +141,28 @@ func (s *Server) makeData(ctx context.Context) error {
 	return nil
 }
 
-// makeAccount makes the user of the URLs; root, who has no password, goes.
+// makeAccount makes the user of the URLs; everybody else, root without a password first, goes.
 func (s *Server) makeAccount(ctx context.Context) error {
 	for _, statement := range []string{
 		fmt.Sprintf("CREATE USER %s@'%%' IDENTIFIED BY '%s'", account, s.password),
 		fmt.Sprintf("GRANT ALL ON *.* TO %s@'%%' WITH GRANT OPTION", account),
-		"DROP USER root@localhost",
 	} {
 		if err := s.execAs(ctx, "root", "", statement); err != nil {
 			return err
 		}
 	}
-	return nil
+	db, err := Open(s.URL("mysql"), nil)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	var others string
+	err = db.QueryRowContext(ctx, "SELECT GROUP_CONCAT(QUOTE(User), '@', QUOTE(Host)) FROM global_priv WHERE User NOT IN (?, 'mariadb.sys')", account).Scan(&others)
+	if err != nil {
+		return err
+	}
+	_, err = db.ExecContext(ctx, "DROP USER "+others)
+	return err
 }
 
 // arguments are the server's command line.
