@@ -43,7 +43,7 @@ var floors = [][]string{
 var driverRooms = []string{"internal/store", "internal/keyring", "internal/authn", "internal/reencrypt"}
 
 // outside are tools and test harnesses; they may import anything, and nothing of the house imports them.
-var outside = []string{"internal/pgtest", "internal/vaulttest", "internal/mototest", "internal/faulttest", "internal/tools", "internal/bench", "internal/pins", "internal/soak"}
+var outside = []string{"internal/pgtest", "internal/vaulttest", "internal/mariatest", "internal/mototest", "internal/faulttest", "internal/tools", "internal/bench", "internal/pins", "internal/soak"}
 
 // harness folders live inside a room for its drivers' tests and are imported by tests only.
 func isHarness(room string) bool {
@@ -55,6 +55,7 @@ func isHarness(room string) bool {
 var fences = map[string][]string{
 	"database/sql":               {".", "internal/store", "internal/reencrypt", "internal/runner", "internal/demo"}, // SDK: driver.Valuer; runner: River's *sql.Tx; demo: its own application
 	"github.com/jackc/pgx":       {"internal/store", "internal/reencrypt"},
+	"github.com/go-sql-driver":   {"internal/reencrypt"},
 	"modernc.org/sqlite":         {"internal/store", "internal/reencrypt", "internal/demo"},
 	"net/http":                   {".", "internal/authn", "internal/keyring", "internal/httpapi", "internal/server", "embedded", "cmd/keyturn"},
 	"github.com/riverqueue":      {"internal/runner", "internal/store"},

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Installs what the tests need from Debian's packages: a PostgreSQL server (and pgbench), FUSE for the power-cut tests, SoftHSM for
-# master keys in an HSM.
-# Installs what the tests need from Debian's packages: a PostgreSQL server (and pgbench), FUSE for the power-cut tests, openssl.
+# Installs what the tests need from Debian's packages: PostgreSQL (and pgbench), MariaDB, SoftHSM, FUSE for the power-cut tests, openssl. The
+# packages' own services needn't run: the tests start servers of their own.
 # Finds them already there and does nothing; needs root, or sudo without a password, to install.
 set -euo pipefail
 
 missing=()
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing+=(postgresql)
 { command -v pgbench || ls /usr/lib/postgresql/*/bin/pgbench; } >/dev/null 2>&1 || missing+=(postgresql-contrib)
+{ command -v mariadbd || ls /usr/sbin/mariadbd; } >/dev/null 2>&1 || missing+=(mariadb-server)
 command -v fusermount3 >/dev/null 2>&1 || missing+=(fuse3)
 command -v openssl >/dev/null 2>&1 || missing+=(openssl) # the oracle of what openssl enc writes
 command -v cc >/dev/null 2>&1 || missing+=(gcc libc6-dev)

@@ -68,7 +68,7 @@ The context template binds every ciphertext to its place, so that one moved to a
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&in.DB, "db", "", "the database's `URL`: postgres://USER@HOST/DATABASE or sqlite:///PATH")
+	f.StringVar(&in.DB, "db", "", "the database's `URL`: postgres://USER@HOST/DATABASE, mysql://USER@HOST/DATABASE (MariaDB too) or sqlite:///PATH")
 	f.StringVar(&dbFile, "db-file", "", "read the database's URL from this `file`, or from stdin with -")
 	f.StringVar(&in.DBEnv, "db-env", "", "the environment `variable` of the server that holds the database's URL, KEYTURN_DATASET_…")
 	f.StringVar(&in.Table, "table", "", "the `table`, or SCHEMA.TABLE (required)")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -20,6 +21,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	_ "modernc.org/sqlite" // the applications' own databases
 
+	"github.com/keyturn/keyturn/internal/mariatest"
 	"github.com/keyturn/keyturn/internal/pgtest"
 )
 
@@ -54,8 +56,22 @@ func TestPostgresScripts(t *testing.T) {
 	})
 }
 
-// postgres is the key of a script's own cluster among its values.
-type postgres struct{}
+// TestMariaDBScripts are about tables in a MariaDB of each script's own, which the script may stop.
+func TestMariaDBScripts(t *testing.T) {
+	scripts(t, "testdata/mariadb", func(env *testscript.Env) error {
+		server := mariatest.Own(t, mariatest.Options{})
+		env.Setenv("APP", server.Database(t))
+		env.Setenv("TABLE", "orders")
+		env.Values[mariadb{}] = server
+		return os.WriteFile(filepath.Join(env.WorkDir, "url"), []byte(env.Getenv("APP")+"\n"), 0o600)
+	})
+}
+
+// postgres and mariadb are the keys of a script's own server among its values.
+type (
+	postgres struct{}
+	mariadb  struct{}
+)
 
 func scripts(t *testing.T, dir string, setup func(*testscript.Env) error) {
 	testscript.Run(t, testscript.Params{
@@ -70,6 +86,7 @@ func scripts(t *testing.T, dir string, setup func(*testscript.Env) error) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": statusIs, "sql": sqlCommand, "setenv": setenvCommand, "flip": flipCommand, "await": awaitCommand, "await-held": awaitHeld, "pg": pgCommand, "moved": movedCommand, "repeat": repeatCommand, "vault": vaultCommand,
 			"id": idCommand,
+			"maria": mariaCommand,
 		},
 		Condition: func(cond string) (bool, error) {
 			return false, fmt.Errorf("unknown condition %s", cond)
@@ -222,8 +239,11 @@ func sqlCommand(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(rows.Err())
 }
 
-// openApplication opens an SQLite file, or a postgres:// URL.
+// openApplication opens an SQLite file, or a postgres:// or mysql:// URL.
 func openApplication(ts *testscript.TestScript, where string) (*sql.DB, error) {
+	if strings.HasPrefix(where, "mysql") {
+		return mariatest.Open(where, nil)
+	}
 	if strings.HasPrefix(where, "postgres") {
 		return sql.Open("pgx", where)
 	}
@@ -244,6 +264,20 @@ func pgCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// mariaCommand does the same to the script's MariaDB: maria stop, maria start.
+func mariaCommand(ts *testscript.TestScript, neg bool, args []string) {
+	server, ok := ts.Value(mariadb{}).(*mariatest.Server)
+	if neg || len(args) != 1 || !ok {
+		ts.Fatalf("usage: maria stop|start")
+	}
+	switch args[0] {
+	case "stop":
+		ts.Check(server.Kill(context.Background()))
+	case "start":
+		ts.Check(server.Restart(context.Background()))
+	}
+}
+
 // movedCommand waits until so many orders stand under the newest version that any of them stands under: moved 100.
 func movedCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
@@ -254,11 +288,12 @@ func movedCommand(ts *testscript.TestScript, neg bool, args []string) {
 	db, err := openApplication(ts, ts.Getenv("APP"))
 	ts.Check(err)
 	defer db.Close()
+	table := cmp.Or(ts.Getenv("TABLE"), "shop.orders")
 	until(ts, func() bool {
 		n := 0
 		// Every ciphertext of one version begins with the same 36 characters; a run at work leaves two such beginnings.
-		err := db.QueryRowContext(context.Background(), `SELECT count(*) FROM shop.orders WHERE left(card, 36) = (SELECT max(left(card, 36)) FROM shop.orders) AND
-			(SELECT count(DISTINCT left(card, 36)) FROM shop.orders) > 1`).Scan(&n)
+		err := db.QueryRowContext(context.Background(), strings.ReplaceAll(`SELECT count(*) FROM TABLE WHERE left(card, 36) = (SELECT max(left(card, 36)) FROM TABLE) AND
+			(SELECT count(DISTINCT left(card, 36)) FROM TABLE) > 1`, "TABLE", table)).Scan(&n)
 		return err == nil && n >= want
 	}, "the job moves no rows")
 }

@@ -13,7 +13,7 @@ import (
 
 // Where several processes share a store, a node knows keys from its own cache, and another may change one at any moment.
 // So an operation names what it rests on, its record is written only if that still stands at the moment of the commit, and
-// an operation whose ground was taken away is done again (docs/decisions/0008). Where one process has the store for itself
+// an operation whose ground was taken away is done again (docs/decisions/0010). Where one process has the store for itself
 // nothing of this happens: a change drops the cache before it is answered.
 
 // underPremises is the key of a Use's record in the context of its function.

@@ -18,6 +18,7 @@ import (
 	"github.com/keyturn/keyturn/internal/keyring/vaultkv"
 	"github.com/keyturn/keyturn/internal/keyring/vaulttransit"
 	"github.com/keyturn/keyturn/internal/reencrypt"
+	reencryptmysql "github.com/keyturn/keyturn/internal/reencrypt/mysql"
 	reencryptpg "github.com/keyturn/keyturn/internal/reencrypt/postgres"
 	reencryptsqlite "github.com/keyturn/keyturn/internal/reencrypt/sqlite"
 	"github.com/keyturn/keyturn/internal/store"
@@ -38,7 +39,7 @@ var masterDrivers = []keyring.Driver{
 }
 
 // datasetDrivers is the table of databases whose tables can be datasets.
-var datasetDrivers = []reencrypt.Driver{reencryptpg.Driver{}, reencryptsqlite.Driver{}}
+var datasetDrivers = []reencrypt.Driver{reencryptpg.Driver{}, reencryptmysql.Driver{}, reencryptsqlite.Driver{}}
 
 // storeOpener opens a store; dir is the data directory.
 type storeOpener func(ctx context.Context, dir string, dsn DSN) (store.Store, error)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/embedded"
+	"github.com/keyturn/keyturn/internal/mariatest"
 )
 
 const patients = 3000
@@ -38,6 +39,12 @@ func newApplication(t *testing.T, path string) *application {
 	}
 	db.SetMaxOpenConns(1)
 	t.Cleanup(func() { db.Close() })
+	return applicationOn(t, db)
+}
+
+// applicationOn makes the table and its rows in a database that is open.
+func applicationOn(t *testing.T, db *sql.DB) *application {
+	t.Helper()
 	a := &application{t: t, db: db, last: map[int]string{}}
 	a.exec(`CREATE TABLE patients (id INTEGER PRIMARY KEY, ssn TEXT NOT NULL)`)
 	tx, err := db.Begin()
@@ -169,12 +176,26 @@ func (a *application) check(k *Keyturn) {
 // TestCampaignKillReencrypt kills `dataset encrypt` and `dataset reencrypt` at random moments while the application
 // writes, then runs the same command to its end: P5, P6, FAULTS rows 1 and 13.
 func TestCampaignKillReencrypt(t *testing.T) {
-	rng, seed := Seed(t)
-	budget := NewBudget(t, 60)
-	k := New(t)
 	path := filepath.Join(t.TempDir(), "app.db")
-	app := newApplication(t, path)
-	k.OK(nil, "dataset", "add", "patients", "--db", "sqlite://"+path, "--table", "patients", "--column", "ssn=phi",
+	killReencrypt(t, "kill-reencrypt", 60, newApplication(t, path), "sqlite://"+path)
+}
+
+// TestCampaignKillReencryptMariaDB is the same on MariaDB.
+func TestCampaignKillReencryptMariaDB(t *testing.T) {
+	address := mariatest.Own(t, mariatest.Options{}).Database(t)
+	db, err := mariatest.Open(address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	killReencrypt(t, "kill-reencrypt-mariadb", 30, applicationOn(t, db), address)
+}
+
+func killReencrypt(t *testing.T, name string, attempts int, app *application, address string) {
+	rng, seed := Seed(t)
+	budget := NewBudget(t, attempts)
+	k := New(t)
+	k.OK(nil, "dataset", "add", "patients", "--db", address, "--table", "patients", "--column", "ssn=phi",
 		"--context", "table={table}", "--context", "patient={pk.id}")
 	k.OK(nil, "dataset", "encrypt", "patients", "--unthrottled")
 	kills, finished, writes := 0, 0, 0
@@ -201,7 +222,7 @@ func TestCampaignKillReencrypt(t *testing.T) {
 		app.check(k)
 	}
 	assertStore(t, k)
-	Report("kill-reencrypt", seed, "%d kills over %d rotations of %d rows, %d application writes meanwhile: 0 rows on an old version, 0 lost writes", kills, finished, patients, writes)
+	Report(name, seed, "%d kills over %d rotations of %d rows, %d application writes meanwhile: 0 rows on an old version, 0 lost writes", kills, finished, patients, writes)
 }
 
 // assertOnlyActive reads the census: nothing under an old version, nothing plaintext, nothing unreadable.

@@ -173,7 +173,7 @@ func (b *bench) eachPage(w reencrypt.Work, rows int, each func(*reencrypt.Page))
 }
 
 func compositeKey(b *bench) {
-	statements := []string{"CREATE TABLE visits (ward $T NOT NULL, no bigint NOT NULL, note $T, PRIMARY KEY (ward, no))"}
+	statements := []string{"CREATE TABLE visits (ward $K NOT NULL, no bigint NOT NULL, note $T, PRIMARY KEY (ward, no))"}
 	want := map[string]string{}
 	for i := range 300 {
 		ward, no := []string{"", "a", "a|b", "ä ☃", "x'"}[i%5], i/5-20
@@ -544,7 +544,7 @@ func (b *bench) waitFor(done func() bool) {
 func shapes(b *bench) {
 	b.exec(people, "CREATE TABLE nokey (a $T, b $T)", "CREATE VIEW seen AS SELECT id, ssn FROM people",
 		"CREATE TABLE child (id bigint PRIMARY KEY, person bigint REFERENCES people (id), n bigint)",
-		"CREATE TABLE uniq (a bigint NOT NULL, b $T NOT NULL, v $T, UNIQUE (b, a))",
+		"CREATE TABLE uniq (a bigint NOT NULL, b $K NOT NULL, v $T, UNIQUE (b, a))",
 		"CREATE TABLE gen (id bigint PRIMARY KEY, a $T, b $T GENERATED ALWAYS AS (upper(a)) STORED)")
 	for _, c := range []struct {
 		name, table string

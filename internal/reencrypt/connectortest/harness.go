@@ -1,6 +1,7 @@
 package connectortest
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -21,6 +22,8 @@ type Harness struct {
 	// Types of columns: characters, bytes, and types for keys with some values of each, as SQL literals.
 	Text, Bytes string
 	Keys        []KeyType
+	// KeyText is the type of characters in a key; empty where Text may be part of one.
+	KeyText string
 	// CaseBlind is a type or a suffix of a column definition that compares text without regard to case, and still can
 	// hold ciphertexts.
 	CaseBlind string
@@ -41,6 +44,16 @@ type Database struct {
 	DB  *sql.DB
 	// Cut ends every connection of the connector, as a network would; nil where there is no network.
 	Cut func(tb testing.TB)
+	// Rewrite spells a statement of [Writers], with $1 for parameters in their order and ON CONFLICT, as this database takes
+	// it; nil where it does by itself.
+	Rewrite func(statement string) string
+}
+
+func (d Database) rewrite(statement string) string {
+	if d.Rewrite == nil {
+		return statement
+	}
+	return d.Rewrite(statement)
 }
 
 // Exec runs statements, each in a transaction of its own.
@@ -155,11 +168,12 @@ func (h Harness) open(t *testing.T) *bench {
 // with is the same database in a subtest.
 func (b *bench) with(t *testing.T) *bench { return &bench{T: t, h: b.h, app: b.app, db: b.db} }
 
-// exec runs statements as the application; $T and $B stand for the types of text and of bytes.
+// exec runs statements as the application; $T, $B and $K stand for the types of text, of bytes and of text in a key.
 func (b *bench) exec(statements ...string) {
 	b.Helper()
+	types := strings.NewReplacer("$T", b.h.Text, "$B", b.h.Bytes, "$K", cmp.Or(b.h.KeyText, b.h.Text))
 	for i, s := range statements {
-		statements[i] = strings.NewReplacer("$T", b.h.Text, "$B", b.h.Bytes).Replace(s)
+		statements[i] = types.Replace(s)
 	}
 	b.app.Exec(b, statements...)
 }

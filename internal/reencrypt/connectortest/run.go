@@ -13,9 +13,18 @@ import (
 // Work describes a run over columns of a table, each under its own key, with the default context.
 func Work(tb testing.TB, db reencrypt.Database, table string, columns map[string]*KeySet, kind reencrypt.Kind) reencrypt.Work {
 	tb.Helper()
-	t, err := db.Describe(tb.Context(), table)
+	w, err := TryWork(tb.Context(), db, table, columns, kind)
 	if err != nil {
-		tb.Fatalf("describing %q: %v", table, err)
+		tb.Fatalf("preparing work on %q: %v", table, err)
+	}
+	return w
+}
+
+// TryWork is Work where the database may fail.
+func TryWork(ctx context.Context, db reencrypt.Database, table string, columns map[string]*KeySet, kind reencrypt.Kind) (w reencrypt.Work, err error) {
+	t, err := db.Describe(ctx, table)
+	if err != nil {
+		return w, err
 	}
 	pk := t.PrimaryKey()
 	d := datasets.Dataset{DSNEnv: "TEST", Table: table, PK: pk, Context: datasets.DefaultTemplate("", pk)}
@@ -27,20 +36,20 @@ func Work(tb testing.TB, db reencrypt.Database, table string, columns map[string
 		}
 	}
 	if err := t.Check(pk, names); err != nil {
-		tb.Fatalf("checking %q: %v", table, err)
+		return w, err
 	}
-	w := reencrypt.Work{Kind: kind, PK: pk}
-	if w.Target, err = db.Target(tb.Context(), t, pk, names); err != nil {
-		tb.Fatalf("preparing %q: %v", table, err)
+	w = reencrypt.Work{Kind: kind, PK: pk}
+	if w.Target, err = db.Target(ctx, t, pk, names); err != nil {
+		return w, err
 	}
 	for _, name := range names {
 		template, err := datasets.Compile(&d, name)
 		if err != nil {
-			tb.Fatalf("compiling the context of %q: %v", name, err)
+			return w, err
 		}
 		w.Columns = append(w.Columns, reencrypt.WorkColumn{Name: name, Context: template, Keys: columns[name]})
 	}
-	return w
+	return w, nil
 }
 
 // Run is a run whose state is kept in memory, as a job's row would keep it.

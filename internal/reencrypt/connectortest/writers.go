@@ -31,6 +31,7 @@ type Writers struct {
 
 	tb     testing.TB
 	db     *sql.DB
+	sql    func(statement string) string
 	rows   int
 	writes atomic.Int64
 	stop   context.CancelFunc
@@ -54,7 +55,7 @@ func StartWriters(tb testing.TB, d Database, text string, rows, n int, seed uint
 	d.Exec(tb, "CREATE TABLE notes (id bigint PRIMARY KEY, note "+text+" NOT NULL)",
 		fmt.Sprintf("INSERT INTO notes SELECT i, 'note ' || i FROM (%s) AS s", upTo(rows)))
 	ctx, stop := context.WithCancel(context.Background())
-	w := &Writers{Keys: NewKeySet(envelope.SuiteStandard), tb: tb, db: d.DB, rows: rows, stop: stop}
+	w := &Writers{Keys: NewKeySet(envelope.SuiteStandard), tb: tb, db: d.DB, sql: d.rewrite, rows: rows, stop: stop}
 	for i := range n {
 		a := &appWriter{Writers: w, number: i, random: rand.New(rand.NewPCG(seed, uint64(i))), last: map[int]string{}, held: map[int]string{}}
 		for id := 1; id <= rows; id++ {
@@ -140,7 +141,7 @@ func (w *appWriter) write(id int) error {
 	if err != nil {
 		return err
 	}
-	_, err = w.db.Exec("INSERT INTO notes (id, note) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET note = excluded.note", id, stored)
+	_, err = w.db.Exec(w.sql("INSERT INTO notes (id, note) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET note = excluded.note"), id, stored)
 	if err == nil {
 		w.last[id] = plain
 		delete(w.held, id)
@@ -150,7 +151,7 @@ func (w *appWriter) write(id int) error {
 
 // replace deletes a row and makes it again, or only deletes it.
 func (w *appWriter) replace(id int) error {
-	if _, err := w.db.Exec("DELETE FROM notes WHERE id = $1", id); err != nil {
+	if _, err := w.db.Exec(w.sql("DELETE FROM notes WHERE id = $1"), id); err != nil {
 		return err
 	}
 	delete(w.last, id)
@@ -166,11 +167,11 @@ func (w *appWriter) replace(id int) error {
 func (w *appWriter) putBack(id int) error {
 	if stored, ok := w.held[id]; ok {
 		delete(w.held, id)
-		_, err := w.db.Exec("UPDATE notes SET note = $1 WHERE id = $2", stored, id)
+		_, err := w.db.Exec(w.sql("UPDATE notes SET note = $1 WHERE id = $2"), stored, id)
 		return err
 	}
 	var stored string
-	err := w.db.QueryRow("SELECT note FROM notes WHERE id = $1", id).Scan(&stored)
+	err := w.db.QueryRow(w.sql("SELECT note FROM notes WHERE id = $1"), id).Scan(&stored)
 	if err == sql.ErrNoRows {
 		return nil
 	}
