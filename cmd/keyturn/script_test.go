@@ -85,7 +85,7 @@ func scripts(t *testing.T, dir string, setup func(*testscript.Env) error) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": statusIs, "sql": sqlCommand, "setenv": setenvCommand, "flip": flipCommand, "await": awaitCommand, "await-held": awaitHeld, "pg": pgCommand, "moved": movedCommand, "repeat": repeatCommand, "vault": vaultCommand,
-			"id": idCommand,
+			"id":    idCommand,
 			"maria": mariaCommand,
 		},
 		Condition: func(cond string) (bool, error) {
