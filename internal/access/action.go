@@ -39,7 +39,7 @@ const (
 	PolicyRead            Action = "policy.read"
 	PolicyWrite           Action = "policy.write"
 	KeyForceDestroy       Action = "key.force-destroy"
-	ReportRead            Action = "report.read"
+	KeyReport             Action = "key.report"
 	IncidentRead          Action = "incident.read"
 	IncidentWrite         Action = "incident.write"
 )
@@ -94,7 +94,7 @@ var actions = []ActionInfo{
 	{PolicyRead, "see the rotation policies and what holds for a key", "seeing the keys, which is key.read"},
 	{PolicyWrite, "set and take away rotation policies", "rotating keys by hand"},
 	{KeyForceDestroy, "be one of the two people who have a version destroyed although something depends on it", "doing so alone; key.destroy is needed too"},
-	{ReportRead, "have signed reports made of keys and the audit log", "reading the audit log itself"},
+	{KeyReport, "have signed reports made of a key", "reading the audit log itself"},
 	{IncidentRead, "see incidents: what they are about, what was done, what is left", "seeing who could use a key and who did, which need principal.read and audit.read too"},
 	{IncidentWrite, "open incidents, add notes to them, close them", "an emergency rotation, which needs key.rotate and key.compromise on every key too"},
 }

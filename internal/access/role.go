@@ -44,12 +44,12 @@ var roles = []Role{
 	{RoleOwner, "the first administrator: everything, including principals and master keys", every()},
 	{RoleKeyAdministrator, "runs keys, datasets, jobs and incidents, without using keys or seeing what they protect; registering a dataset takes key.encrypt and key.decrypt besides", []Action{
 		KeyCreate, KeyRead, KeyRotate, KeyState, KeyCompromise, KeyDestroy, KeyImport, KeyRewrap, MasterRead,
-		DatasetRead, DatasetWrite, DatasetRun, JobRead, JobControl, PolicyRead, PolicyWrite, ReportRead, IncidentRead, IncidentWrite}},
+		DatasetRead, DatasetWrite, DatasetRun, JobRead, JobControl, PolicyRead, PolicyWrite, KeyReport, IncidentRead, IncidentWrite}},
 	{RoleApplication, "a program that seals and opens its data", []Action{
 		KeyRead, KeyDataKey, KeyEncrypt, KeyDecrypt, KeyRewrap}},
 	{RoleBackup, "makes backups and proves that they open", []Action{BackupCreate, BackupVerify, SystemRead}},
 	{RoleAuditor, "reads everything but secrets and data, and signs checkpoints of the audit log", []Action{
-		KeyRead, MasterRead, DatasetRead, JobRead, AuditRead, AuditCheckpoint, PrincipalRead, SystemRead, PolicyRead, ReportRead, IncidentRead}},
+		KeyRead, MasterRead, DatasetRead, JobRead, AuditRead, AuditCheckpoint, PrincipalRead, SystemRead, PolicyRead, KeyReport, IncidentRead}},
 }
 
 func every() []Action {

@@ -109,7 +109,7 @@ func (a *API) rotationRoutes() []Route {
 		{Method: "POST", Pattern: policyPath, Summary: "Set a rotation policy, or change members of it", Action: access.PolicyWrite, Kind: access.KindPolicy, handler: post(namedIn(s.SetPolicy))},
 		{Method: "DELETE", Pattern: policyPath, Summary: "Take away a rotation policy that was set", Action: access.PolicyWrite, Kind: access.KindPolicy, handler: act(a.removePolicy)},
 		{Method: "GET", Pattern: keyPath + "/policy", Summary: "Show what the policies say for a key", Action: access.KeyRead, Kind: access.KindKey, handler: get(named(s.Effective))},
-		{Method: "GET", Pattern: keyPath + "/retirement", Summary: "The signed and proven life of one version", Action: access.ReportRead, Kind: access.KindKey,
+		{Method: "GET", Pattern: keyPath + "/retirement", Summary: "The signed and proven life of one version", Action: access.KeyReport, Kind: access.KindKey,
 			Query: []Param{{"version", "integer", "the version"}}, handler: get(a.retirement)},
 		{Method: "GET", Pattern: "/v1/rotation", Summary: "Say which keys are overdue and which come next", Action: access.KeyRead, Kind: access.KindKey, handler: get(plain(s.Status))},
 		{Method: "POST", Pattern: "/v1/rotation/run", Summary: "Have rotated what is due now", Action: access.KeyRotate, Kind: access.KindKey, handler: post(plainIn(s.Run))},

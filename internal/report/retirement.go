@@ -57,7 +57,7 @@ func (s *Service) Retirement(ctx context.Context, c *access.Caller, key string, 
 		return api.RetirementDocument{}, fault.New(api.CodeInvalid, "reporting a retirement: the version isn't named").WithField("version")
 	}
 	var out api.RetirementDocument
-	in := gate.Intent{Action: access.ReportRead, Type: audit.Reporting, Verb: "retirement_reported", Resource: access.Resource{Kind: access.KindKey, Name: key}}
+	in := gate.Intent{Action: access.KeyReport, Type: audit.Reporting, Verb: "retirement_reported", Resource: access.Resource{Kind: access.KindKey, Name: key}}
 	err := s.cfg.Gate.Use(ctx, c, in, func(ctx context.Context, ev *audit.Event) (err error) {
 		ev.KeyVersion = version
 		out, err = s.retirement(ctx, key, version)
