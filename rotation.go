@@ -44,10 +44,13 @@ func (c *Client) RunRotation(ctx context.Context, in api.RotationRunRequest) (ap
 // page before, limit 0 the server's default. Needs key.read.
 func (c *Client) RotationHistory(ctx context.Context, key, after string, limit int) (api.RotationHistory, error) {
 	q := url.Values{}
-	set(q, "key", key)
 	set(q, "after", after)
 	if limit > 0 {
 		q.Set("limit", strconv.Itoa(limit))
 	}
-	return read[api.RotationHistory](ctx, c, route("rotation", "history")+query(q))
+	path := route("rotation", "history")
+	if key != "" {
+		path = route("keys", key, "rotations")
+	}
+	return read[api.RotationHistory](ctx, c, path+query(q))
 }

@@ -55,7 +55,7 @@ func matrix() string {
 // What the names of the roles promise, said once more as sentences.
 func TestSeparationOfDuties(t *testing.T) {
 	for role, never := range map[string][]Action{
-		RoleKeyAdministrator: {KeyEncrypt, KeyDecrypt, KeyDecryptCompromised, KeyDerive, KeyDataKey, KeyExport, MasterChange, MasterEscrow, DatasetDecrypt, PrincipalRead, PrincipalWrite, AuditRead, AuditCheckpoint},
+		RoleKeyAdministrator: {KeyForceDestroy, KeyEncrypt, KeyDecrypt, KeyDecryptCompromised, KeyDerive, KeyDataKey, KeyExport, MasterChange, MasterEscrow, DatasetDecrypt, PrincipalRead, PrincipalWrite, AuditRead, AuditCheckpoint},
 		RoleApplication:      {KeyCreate, KeyRotate, KeyState, KeyCompromise, KeyDestroy, KeyExport, KeyImport, KeyDerive, MasterRead, MasterEscrow, PrincipalRead, AuditRead},
 		RoleBackup:           {KeyRead, KeyDecrypt, KeyExport, MasterEscrow, PrincipalRead, AuditRead},
 		RoleAuditor:          {KeyDecrypt, KeyEncrypt, KeyDataKey, KeyDerive, KeyExport, KeyRewrap, DatasetDecrypt, PrincipalWrite, MasterChange, MasterEscrow, JobControl},
@@ -72,7 +72,7 @@ func TestSeparationOfDuties(t *testing.T) {
 func TestAdvisory_CVE_2021_42135(t *testing.T) {
 	auditor, _ := RoleByName(RoleAuditor)
 	for _, a := range auditor.Actions {
-		if !strings.HasSuffix(string(a), ".read") && a != AuditCheckpoint {
+		if !strings.HasSuffix(string(a), ".read") && a != AuditCheckpoint && a != KeyReport { // a report is signed, and holds no more than may be read
 			t.Errorf("the auditor may %s", a)
 		}
 	}

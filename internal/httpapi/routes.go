@@ -103,7 +103,6 @@ func (a *API) masterRoutes() []Route {
 func (a *API) rotationRoutes() []Route {
 	s := a.services.Rotation
 	const policyPath = "/v1/policies/{policy}"
-	history := append([]Param{{"key", "string", "only this key"}}, pageParams...)
 	return []Route{
 		{Method: "GET", Pattern: "/v1/policies", Summary: "List the rotation policies", Action: access.PolicyRead, Kind: access.KindPolicy, handler: get(plain(s.Policies))},
 		{Method: "POST", Pattern: policyPath, Summary: "Set a rotation policy, or change members of it", Action: access.PolicyWrite, Kind: access.KindPolicy, handler: post(namedIn(s.SetPolicy))},
@@ -111,9 +110,10 @@ func (a *API) rotationRoutes() []Route {
 		{Method: "GET", Pattern: keyPath + "/policy", Summary: "Show what the policies say for a key", Action: access.KeyRead, Kind: access.KindKey, handler: get(named(s.Effective))},
 		{Method: "GET", Pattern: keyPath + "/retirement", Summary: "The signed and proven life of one version", Action: access.KeyReport, Kind: access.KindKey,
 			Query: []Param{{"version", "integer", "the version"}}, handler: get(a.retirement)},
+		{Method: "GET", Pattern: keyPath + "/rotations", Summary: "List a key's rotations, newest first", Action: access.KeyRead, Kind: access.KindKey, Query: pageParams, handler: get(a.rotationHistory)},
 		{Method: "GET", Pattern: "/v1/rotation", Summary: "Say which keys are overdue and which come next", Action: access.KeyRead, Kind: access.KindKey, handler: get(plain(s.Status))},
 		{Method: "POST", Pattern: "/v1/rotation/run", Summary: "Have rotated what is due now", Action: access.KeyRotate, Kind: access.KindKey, handler: post(plainIn(s.Run))},
-		{Method: "GET", Pattern: "/v1/rotation/history", Summary: "List rotations, newest first", Action: access.KeyRead, Kind: access.KindKey, Query: history, handler: get(a.rotationHistory)},
+		{Method: "GET", Pattern: "/v1/rotation/history", Summary: "List rotations, newest first", Action: access.KeyRead, Kind: access.KindKey, Query: pageParams, handler: get(a.rotationHistory)},
 	}
 }
 

@@ -59,15 +59,11 @@ func (a *API) retirement(ctx context.Context, c *access.Caller, p *Params) (api.
 }
 
 func (a *API) rotationHistory(ctx context.Context, c *access.Caller, p *Params) (api.RotationHistory, error) {
-	key, err := p.text("key")
-	if err != nil {
-		return api.RotationHistory{}, err
-	}
 	after, limit, err := p.page()
 	if err != nil {
 		return api.RotationHistory{}, err
 	}
-	return a.services.Rotation.History(ctx, c, key, after, limit)
+	return a.services.Rotation.History(ctx, c, p.Name, after, limit)
 }
 
 func (a *API) listJobs(ctx context.Context, c *access.Caller, p *Params) (api.JobList, error) {
