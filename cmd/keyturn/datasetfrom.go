@@ -29,7 +29,7 @@ is decrypted, sealed, and put in the place of the old one. What no candidate ope
 
   fernet                         tokens; candidates are Fernet keys
   aes-256-cbc                    IV and ciphertext; nothing verifies them
-  aes-256-cbc, layout iv-hmac    and HMAC-SHA-256 behind them; a candidate is 64 bytes: the key, then the MAC key (32: one for both)
+  aes-256-cbc, layout iv-hmac    and HMAC-SHA-256 behind them; a candidate is 64 bytes: key, then MAC key (32: one for both)
   aes-256-cbc, layout openssl    openssl enc -aes-256-cbc -pbkdf2; candidates are passwords; nothing verifies them
   pgcrypto                       pgp_sym_encrypt(), also in armor; candidates are passwords
   pgcrypto, layout raw           encrypt(…, 'aes'); candidates are its keys, of 1 to 32 bytes; nothing verifies them
@@ -41,16 +41,16 @@ are kept sealed with the job until it ends, so 'job retry' can't take it up agai
 
 func (f *fromFlags) add(flags *pflag.FlagSet) {
 	s := &f.source
-	flags.StringVar(&s.Format, "from", "", "take over what another system encrypted: fernet, aes-256-cbc or pgcrypto")
-	flags.StringVar(&s.Layout, "from-layout", "", "how a value is put together, see above (default: the format's first)")
+	flags.StringVar(&s.Format, "from", "", "take over what another system encrypted, in this `format`: fernet, aes-256-cbc or pgcrypto")
+	flags.StringVar(&s.Layout, "from-layout", "", "how a value is put together, a `layout` of above (default: the format's first)")
 	flags.StringArrayVar(&f.files, "from-key-file", nil, "a `file` with a candidate key, readable by its owner alone, or - for stdin; may be repeated")
-	flags.StringVar(&f.form, "from-key-format", formAuto, "how the files hold the keys: auto, raw, base64, hex, fernet or text")
-	flags.StringVar(&s.Encoding, "from-encoding", "", "how values stand in the column: raw, base64 or hex (default: found out)")
+	flags.StringVar(&f.form, "from-key-format", formAuto, "the `form` in which the files hold the keys: auto, raw, base64, hex, fernet or text")
+	flags.StringVar(&s.Encoding, "from-encoding", "", "the `encoding` of the values in the column: raw, base64 or hex (default: found out)")
 	flags.StringVar(&s.IV, "from-iv", "", "the IV of pgcrypto's layout raw, 32 hexadecimal `digits` (default: zeroes)")
-	flags.IntVar(&s.Iterations, "from-iterations", 0, "the rounds of PBKDF2 in layout openssl (default 10000)")
+	flags.IntVar(&s.Iterations, "from-iterations", 0, "the `rounds` of PBKDF2 in layout openssl (default 10000)")
 	flags.BoolVar(&s.Unauthenticated, "unauthenticated", false, "open values that nothing verifies")
 	flags.StringVar(&s.Expect, "expect", "", "what every plaintext must be: utf8, any, or a regular `expression` that fits all of it")
-	flags.BoolVar(&s.PlaintextToo, "plaintext-too", false, "also seal values that aren't in the format")
+	flags.BoolVar(&s.PlaintextToo, "unencrypted-too", false, "also seal values that aren't in the format")
 }
 
 // request is the source with its candidates; nil without --from. release overwrites them.
@@ -61,7 +61,7 @@ func (f *fromFlags) request(ctx context.Context, a *app, given *pflag.FlagSet) (
 		}
 	}
 	if f.source.Format == "" {
-		for _, name := range []string{"from-layout", "from-key-file", "from-key-format", "from-encoding", "from-iv", "from-iterations", "unauthenticated", "expect", "plaintext-too"} {
+		for _, name := range []string{"from-layout", "from-key-file", "from-key-format", "from-encoding", "from-iv", "from-iterations", "unauthenticated", "expect", "unencrypted-too"} {
 			if given.Changed(name) {
 				return nil, release, usage(name, "dataset encrypt: --%s goes with --from", name)
 			}

@@ -122,7 +122,7 @@ An imported key opens nothing that another system encrypted with it: see 'keytur
 	}
 	f := cmd.Flags()
 	f.StringVar(&file, "in", "", "read from this `file` instead of stdin")
-	f.StringVar(&form, "format", formAuto, "how the material is written: auto, raw, base64, hex or fernet")
+	f.StringVar(&form, "format", formAuto, "the `form` in which the material is written: auto, raw, base64, hex or fernet")
 	f.Uint32Var(&in.Version, "version", 0, "the `version` that it must become; refused when another is next")
 	f.StringVar(&in.Purpose, "purpose", "", "as for key create")
 	f.StringVar(&in.Algorithm, "algorithm", "", "as for key create")

@@ -22,7 +22,9 @@ another place than the others. A URL says where:
   vaultkv:///MOUNT/PATH?field=…                          the same, in Vault or OpenBao
   vaulttransit:///MOUNT/KEY                              Vault or OpenBao wraps, its key never leaves
   pkcs11:token=…;object=…?module-path=/PATH              an HSM wraps, its key never leaves
-  escrow://                                              shares that people keep, see keyturn escrow`,
+  escrow://                                              shares that people keep, see keyturn escrow
+
+While none of them answers, a running server works on with the keys it has opened, for keys.masterOutage (4h).`,
 		`  keyturn master generate --out /etc/keyturn/second.key
   keyturn master add file:///etc/keyturn/second.key
   keyturn master verify`,

@@ -66,10 +66,11 @@ func (s *Service) lookForDependents(ctx context.Context, name string, in api.Ver
 	if _, err := k.Move(in.Version, keys.DestroyScheduled, s.clock(), "", "", in.WaitDays); err != nil {
 		return nil // the transaction will say so
 	}
-	if err := s.outOfGrace(ctx, k, in.Version); err != nil {
+	// What stands under it first: that is the reason which doesn't pass by itself.
+	if err := s.unused(ctx, k, in.Version); err != nil {
 		return err
 	}
-	return s.unused(ctx, k, in.Version)
+	return s.outOfGrace(ctx, k, in.Version)
 }
 
 // force is one of two people's wish to destroy a version although something depends on it: the data that stands under it
