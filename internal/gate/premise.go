@@ -39,7 +39,7 @@ func join(all []audit.Premise, more ...audit.Premise) []audit.Premise {
 }
 
 // maxRuns is how often an operation is done before it is refused because its key keeps changing.
-const maxRuns = 8
+const maxRuns = 32
 
 var errKeepsChanging = fault.New(api.CodeBusy, "the key was changed again and again while it was used").WithNext("try again")
 

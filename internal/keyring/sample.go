@@ -1,8 +1,8 @@
 package keyring
 
 import (
-	"bytes"
 	"context"
+	"crypto/hmac"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/envelope"
@@ -55,7 +55,7 @@ func (r *Ring) CheckSample(ctx context.Context, k *keys.Key, v keys.Version) err
 		return err
 	}
 	plain, err := key.Open(nil, v.Sample, c)
-	if err == nil && !bytes.Equal(plain, sampleText) {
+	if err == nil && !hmac.Equal(plain, sampleText) {
 		err = fault.New(api.CodeIntegrity, "it holds something else")
 	}
 	if err != nil {

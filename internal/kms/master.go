@@ -124,7 +124,8 @@ func nameable(c *access.Caller, url string, now []keyring.MasterKey) error {
 // and who pastes a key in its place names nothing that is. Over the network every reason is the same: the server asks with
 // its own credentials, and what it was told (no such secret, no right to it, no key in it) would be told on to who has none.
 func notOpened(c *access.Caller, url string, err error) error {
-	if !c.Local() && fault.FieldOf(err) != keyring.FieldURL && fault.CodeOf(err) != api.CodeCancelled {
+	// What escrow:// says is about the store alone.
+	if !c.Local() && url != keyring.EscrowURL && fault.FieldOf(err) != keyring.FieldURL && fault.CodeOf(err) != api.CodeCancelled {
 		return fault.New(api.CodeUnavailable, "adding a master key: the server can't use what the URL names").WithField("url").
 			WithNext("run the command on the server's machine, where it is told why")
 	}

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -372,14 +373,13 @@ func importing(t testing.TB, n int) (*connectortest.Memory, *connectortest.KeySe
 // TestImportGivesWay: what the application writes while a page is on its way stays (P6), and a later pass takes it over.
 func TestImportGivesWay(t *testing.T) {
 	m, keys, w := importing(t, 200)
-	wrote := false
+	var once sync.Once // which holds the other workers until all of it is written
 	m.BeforeSwap = func(int) error {
-		if !wrote {
-			wrote = true
+		once.Do(func() {
 			for i := range 200 {
 				m.Put(int64(i+1), fernetToken(newKey, "newer "+plain(i+1), time.Unix(1e9, 0)))
 			}
-		}
+		})
 		return nil
 	}
 	c := connectortest.MustFinish(t, w)

@@ -270,7 +270,7 @@ func TestAddRefuses(t *testing.T) {
 			"two databases":       {func(in *api.AddDatasetRequest) { in.DBEnv = "X" }, api.CodeInvalid, "db"},
 			"no database":         {func(in *api.AddDatasetRequest) { in.DB = "" }, api.CodeInvalid, "db"},
 			"variable not set":    {func(in *api.AddDatasetRequest) { in.DB, in.DBEnv = "", "KEYTURN_TEST_NOT_SET" }, api.CodeInvalid, "dbEnv"},
-			"unknown database":    {func(in *api.AddDatasetRequest) { in.DB = "mysql://u@h/d" }, api.CodeInvalid, "db"},
+			"unknown database":    {func(in *api.AddDatasetRequest) { in.DB = "oracle://u@h/d" }, api.CodeInvalid, "db"},
 			"name":                {func(in *api.AddDatasetRequest) { in.Name = "../x" }, api.CodeInvalid, "name"},
 		} {
 			_, err := c.add(edit.edit)

@@ -4,6 +4,7 @@ package pkcs11
 
 import (
 	"bytes"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 
@@ -49,7 +50,7 @@ func fingerprint(sealed []byte) [idSize]byte {
 
 func newIV() []byte {
 	iv := bytes.Clone(printIV)
-	for bytes.Equal(iv, printIV) {
+	for hmac.Equal(iv, printIV) {
 		_, _ = rand.Read(iv) // never fails: see crypto/rand
 	}
 	return iv

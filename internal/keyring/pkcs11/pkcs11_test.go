@@ -274,7 +274,7 @@ func (h *hsm) tokenInfo(label string) (info p11.TokenInfo) {
 	}
 	defer m.release()
 	err = m.call(m.current(), func(lib library) (err error) {
-		_, info, err = findToken(lib, address{token: label})
+		_, info, err = findToken(lib, address{label: label})
 		return err
 	})
 	if err != nil {

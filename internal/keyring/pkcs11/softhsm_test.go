@@ -114,7 +114,7 @@ func (h *hsm) put(token, object string, attributes ...*p11.Attribute) string {
 	}
 	defer m.release()
 	err = m.call(m.current(), func(lib library) error {
-		slot, info, err := findToken(lib, address{token: token})
+		slot, info, err := findToken(lib, address{label: token})
 		if err != nil {
 			return err
 		}

@@ -25,7 +25,7 @@ func findToken(lib library, at address) (slot uint, info p11.TokenInfo, err erro
 			silent = err // another token's trouble, unless ours isn't found
 			continue
 		}
-		if i.Flags&p11.CKF_TOKEN_INITIALIZED == 0 || at.token != "" && i.Label != at.token || at.serial != "" && i.SerialNumber != at.serial {
+		if i.Flags&p11.CKF_TOKEN_INITIALIZED == 0 || at.label != "" && i.Label != at.label || at.serial != "" && i.SerialNumber != at.serial {
 			continue
 		}
 		found++

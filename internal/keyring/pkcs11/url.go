@@ -13,7 +13,7 @@ import (
 
 // address is a master key's place, read from its URL.
 type address struct {
-	token, serial string // of the token: label and serial number; at least one is set
+	label, serial string // of the token: label and serial number; at least one is set
 	object, id    string // of the key: label and CKA_ID (raw bytes); at least one is set
 	module        string // absolute path of the library
 	pinFile       string // absolute path; empty: the environment variable
@@ -52,7 +52,7 @@ func parse(raw string) (a address, err error) {
 	path, query, asked := strings.Cut(rest, "?")
 	kind := ""
 	if err := attributes(path, ";", inPath, map[string]*string{
-		"token": &a.token, "serial": &a.serial, "object": &a.object, "id": &a.id, "type": &kind,
+		"token": &a.label, "serial": &a.serial, "object": &a.object, "id": &a.id, "type": &kind,
 	}); err != nil {
 		return a, err
 	}
@@ -71,13 +71,13 @@ func parse(raw string) (a address, err error) {
 
 func (a address) check(kind string) error {
 	switch {
-	case a.token == "" && a.serial == "":
+	case a.label == "" && a.serial == "":
 		return badURL("it names no token (token= or serial=)")
 	case a.object == "" && a.id == "":
 		return badURL("it names no key (object= or id=)")
 	case kind != "" && kind != "secret-key":
 		return badURL("its type isn't secret-key")
-	case !printable(a.token) || !printable(a.serial) || !printable(a.object):
+	case !printable(a.label) || !printable(a.serial) || !printable(a.object):
 		return badURL("a label or serial number isn't printable UTF-8")
 	case !cleanPath(a.module):
 		return badURL("its module-path isn't the absolute path of a library")
@@ -166,7 +166,7 @@ func unhex(c byte) int {
 // KEYTURN_MASTER_KEYS). It holds nothing secret.
 func (a address) String() string {
 	var path, query []string
-	for _, p := range []struct{ name, value string }{{"token", a.token}, {"serial", a.serial}, {"object", a.object}} {
+	for _, p := range []struct{ name, value string }{{"token", a.label}, {"serial", a.serial}, {"object", a.object}} {
 		if p.value != "" {
 			path = append(path, p.name+"="+encode(p.value, "-._~"))
 		}

@@ -28,7 +28,7 @@ func TestURLs(t *testing.T) {
 		}
 	}
 	a, _ := parse("pkcs11:token=a+b;id=%00%2c;object=o?module-path=/x&pin-source=file:/p")
-	if a != (address{token: "a+b", id: "\x00,", object: "o", module: "/x", pinFile: "/p"}) {
+	if a != (address{label: "a+b", id: "\x00,", object: "o", module: "/x", pinFile: "/p"}) {
 		t.Errorf("read as %+v", a)
 	}
 }

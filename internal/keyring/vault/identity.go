@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"crypto/hmac"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -60,7 +61,7 @@ func (i *identity) signIn(ctx context.Context, stale string) (fresh bool, err er
 		return false, err
 	}
 	i.client.api.SetToken(token)
-	return token != stale, nil
+	return !hmac.Equal([]byte(token), []byte(stale)), nil
 }
 
 // lock waits for its turn, no longer than ctx.

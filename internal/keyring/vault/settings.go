@@ -62,7 +62,8 @@ func (s *settings) check() error {
 			ways++
 		}
 	}
-	if ways != 1 || (s.roleID == "") != (s.secretIDFile == "") {
+	role, file := s.roleID != "", s.secretIDFile != ""
+	if ways != 1 || role != file {
 		return fault.New(ktapi.CodeInvalid, "signing in to Vault: exactly one way to sign in must be configured").
 			WithNext("set VAULT_TOKEN, or VAULT_TOKEN_FILE, or both VAULT_ROLE_ID and VAULT_SECRET_ID_FILE, and none of the others")
 	}
