@@ -43,6 +43,9 @@ func (r *Ring) openWith(ctx context.Context, masters []MasterKey) ([]*openKEK, e
 	if err != nil {
 		return nil, fault.Wrap("", err, "reading the key-encryption keys")
 	}
+	if err := newestActive(records); err != nil {
+		return nil, err
+	}
 	opened := make([]*openKEK, 0, len(records))
 	for _, rec := range records {
 		k, err := r.openKEK(ctx, rec, masters)
@@ -52,6 +55,25 @@ func (r *Ring) openWith(ctx context.Context, masters []MasterKey) ([]*openKEK, e
 		opened = append(opened, k)
 	}
 	return opened, nil
+}
+
+// newestActive refuses rows in which another generation of a purpose than the highest is active: nothing that keyturn does
+// leaves that, and who knows an older KEK and can write to the database would have new keys wrapped under his. The
+// generation is bound into the wrapping; the mark of being active is only a column.
+func newestActive(records []keys.KEK) error {
+	newest := map[keys.KEKPurpose]keys.KEK{}
+	for _, rec := range records {
+		if was, ok := newest[rec.Purpose]; !ok || rec.Version > was.Version {
+			newest[rec.Purpose] = rec
+		}
+	}
+	for _, rec := range records {
+		if top := newest[rec.Purpose]; rec.Active != (rec.ID == top.ID) {
+			return fault.Newf(api.CodeIntegrity, "opening the key-encryption keys: generation %d of purpose %s should be the active one and isn't, or isn't alone", top.Version, rec.Purpose).
+				WithNext("somebody changed the table keks: put it back from a backup, and treat the older generations as known to him")
+		}
+	}
+	return nil
 }
 
 func (r *Ring) openKEK(ctx context.Context, rec keys.KEK, masters []MasterKey) (*openKEK, error) {

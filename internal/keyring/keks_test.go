@@ -86,6 +86,29 @@ func TestKEKRowsAreBound(t *testing.T) {
 	}
 }
 
+// Who could write to the database and knew an older KEK would have new keys wrapped under that one, if the mark of being
+// active were believed.
+func TestAnOlderGenerationIsNeverActive(t *testing.T) {
+	for name, change := range map[string]func(old, fresh *keys.KEK){
+		"the older active":   func(old, fresh *keys.KEK) { old.Active, fresh.Active = true, false },
+		"both active":        func(old, _ *keys.KEK) { old.Active = true },
+		"none active":        func(_, fresh *keys.KEK) { fresh.Active = false },
+		"generations forged": func(old, fresh *keys.KEK) { old.Active, fresh.Active, old.Version = true, false, 9 },
+	} {
+		src := &keyringtest.Source{}
+		ring := keyringtest.NewRing(t, src)
+		made, err := ring.NewKEKs(t.Context(), []keys.KEKPurpose{keys.KEKData})
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(&made[0], &made[1])
+		src.PutKEKs(made...)
+		if err := ring.Open(t.Context()); fault.CodeOf(err) != api.CodeIntegrity {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func flip(b []byte) []byte {
 	b = bytes.Clone(b)
 	b[len(b)/2] ^= 1
