@@ -50,6 +50,7 @@ var goals = []goal{
 	{"S8", "start, memory, size with 10,000 keys", benchStart},
 	{"S9", "growth with the number of keys", benchGrowth},
 	{"S10", "audit verify and query", benchAudit},
+	{"R", "rotation check over 100,000 keys", benchCheck},
 	{"S11", "emergency rotation of 1,000 keys", benchEmergency},
 	{"S12", "one to three nodes on one PostgreSQL", benchNodes},
 }

@@ -251,18 +251,20 @@ func (s *Service) storeKEKs(ctx context.Context, c *access.Caller, in gate.Inten
 // follows says whether records were made from what is stored: they name every stored key that is active, and no other of
 // a generation that is stored already.
 func follows(records, stored []keys.KEK) bool {
-	made := map[keys.KEKID]bool{}
+	type generation struct {
+		purpose keys.KEKPurpose
+		version uint32
+	}
+	made, by := map[keys.KEKID]bool{}, map[generation]keys.KEKID{}
 	for _, k := range records {
-		made[k.ID] = true
+		made[k.ID], by[generation{k.Purpose, k.Version}] = true, k.ID
 	}
 	for _, k := range stored {
 		if k.Active && !made[k.ID] {
 			return false
 		}
-		for _, m := range records {
-			if m.ID != k.ID && m.Purpose == k.Purpose && m.Version == k.Version {
-				return false
-			}
+		if id, ok := by[generation{k.Purpose, k.Version}]; ok && id != k.ID {
+			return false
 		}
 	}
 	return true
