@@ -75,6 +75,25 @@ func OpenMasters(ctx context.Context, drivers []Driver, urls []string) ([]Master
 	return masters, nil
 }
 
+// Reopen tries again those of masters that could not be opened. It returns the list with the ones that can be now in their
+// places, and whether there is any: then hand it to [Ring.Use].
+func Reopen(ctx context.Context, drivers []Driver, masters []MasterKey) (next []MasterKey, changed bool) {
+	next = slices.Clone(masters)
+	for i, m := range next {
+		if _, away := m.(*unopened); !away {
+			continue
+		}
+		d, err := DriverFor(drivers, m.URL())
+		if err != nil {
+			continue
+		}
+		if fresh, err := d.Open(ctx, m.URL()); err == nil {
+			next[i], changed = fresh, true
+		}
+	}
+	return next, changed
+}
+
 // FieldURL is the field of an error about a URL itself, which no waiting cures.
 const FieldURL = "masterKeys"
 

@@ -44,6 +44,23 @@ func (s *Service) allPresent(ctx context.Context, list []keyring.MasterKey) erro
 	return nil
 }
 
+// ReplaceMasters puts what choose makes of the master keys in use in their place, as the same list opened anew: nothing is
+// stored or wrapped. choose returns nil to leave them.
+func (s *Service) ReplaceMasters(ctx context.Context, choose func([]keyring.MasterKey) ([]keyring.MasterKey, error)) error {
+	s.masterMu.Lock()
+	defer s.masterMu.Unlock()
+	now := s.ring.Masters()
+	next, err := choose(now)
+	if err != nil || next == nil {
+		return err
+	}
+	if err := s.ring.Use(ctx, next); err != nil {
+		closeNew(next, now)
+		return err
+	}
+	return nil
+}
+
 // ReachMaster is nil when at least one configured master key can be fetched now and opens the store. It confirms that to
 // the ring, whose open keys serve for a bounded time without (keyring.Ring.Limit).
 func (s *Service) ReachMaster(ctx context.Context) error {

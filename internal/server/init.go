@@ -61,6 +61,9 @@ func Init(ctx context.Context, dir string, opts InitOptions) (Initialised, error
 	if err := i.choose(opts); err != nil {
 		return Initialised{}, err
 	}
+	if err := i.reach(ctx); err != nil {
+		return Initialised{}, err
+	}
 	if err := openDir(dir, true); err != nil {
 		return Initialised{}, err
 	}
@@ -98,6 +101,28 @@ func (i *initialiser) choose(opts InitOptions) (err error) {
 	}
 	i.cfg, err = LoadConfig(i.dir, i.environ, set)
 	return err
+}
+
+// reach opens every master key that was named, so that a URL with a typo, a key that isn't there or a permission that is
+// missing is told before anything is written.
+func (i *initialiser) reach(ctx context.Context) error {
+	if i.own {
+		return nil
+	}
+	opens := false
+	for _, url := range i.cfg.MasterKeys {
+		m, err := keyring.OpenURL(ctx, masterDrivers, url)
+		if err != nil {
+			return err
+		}
+		opens = opens || keyring.Opens(m)
+		_ = m.Close()
+	}
+	if !opens {
+		return fault.New(api.CodeInvalid, "making a store: escrow:// alone doesn't open one").WithField(keyring.FieldURL).
+			WithNext("name another master key too, and make shares when the store is there: keyturn escrow split")
+	}
+	return nil
 }
 
 // run does what is left to do, in an order that a repetition can follow.

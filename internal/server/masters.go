@@ -52,28 +52,26 @@ func (s *Server) watchMasters(ctx context.Context) {
 func (s *Server) reachMaster(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, reachTime)
 	defer cancel()
-	if !s.ring.IsShut() {
-		return s.kms.ReachMaster(ctx)
+	if s.ring.IsShut() {
+		return s.kms.ReplaceMasters(ctx, func(now []keyring.MasterKey) ([]keyring.MasterKey, error) {
+			var urls []string
+			for _, m := range now {
+				urls = append(urls, m.URL())
+			}
+			return keyring.OpenMasters(ctx, masterDrivers, urls)
+		})
 	}
-	masters, err := keyring.OpenMasters(ctx, masterDrivers, s.masterURLs())
-	if err != nil {
-		return err
-	}
-	if err := s.ring.Use(ctx, masters); err != nil {
-		for _, m := range masters {
-			_ = m.Close()
+	// One that was away when the server started takes part as soon as it is there.
+	err := s.kms.ReplaceMasters(ctx, func(now []keyring.MasterKey) ([]keyring.MasterKey, error) {
+		if next, changed := keyring.Reopen(ctx, masterDrivers, now); changed {
+			return next, nil
 		}
-		return err
+		return nil, nil
+	})
+	if err != nil {
+		s.log.Warn("a master key that was away can be opened and not used", "reason", fault.MessageOf(err))
 	}
-	return nil
-}
-
-// masterURLs are those in use now, which commands may have changed since the start.
-func (s *Server) masterURLs() (urls []string) {
-	for _, m := range s.ring.Masters() {
-		urls = append(urls, m.URL())
-	}
-	return urls
+	return s.kms.ReachMaster(ctx)
 }
 
 // alertMasters records an alert; one that can't be recorded stands in the server's log.

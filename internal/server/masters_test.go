@@ -1,0 +1,73 @@
+package server
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn"
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/fault"
+)
+
+// With two master keys, one that was away when the server started takes part once it is back, so that the other one may go then.
+// While both are away the store is shut after a time, and it is open again as soon as one of them is back.
+func TestMasterKeysComeAndGo(t *testing.T) {
+	dir := made(t)
+	first, second := filepath.Join(dir, MasterKeyFile), filepath.Join(dir, "second.key")
+	move := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text[0]++; text[0] > 'Z' || text[0] < 'A' { // another key, still in base64
+		text[0] = 'A'
+	}
+	if err := os.WriteFile(second, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.Context(), dir, Options{Embedded: true, Environ: []string{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := keyturn.NewClient(s.InProcess()).AddMasterKey(t.Context(), "file://"+second); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	move(second, second+".away")
+	s = opened(t, dir, Options{})
+	reaches := func(want api.Code) {
+		t.Helper()
+		if err := s.reachMaster(t.Context()); fault.CodeOf(err) != want {
+			t.Fatalf("%v, want %q", err, want)
+		}
+	}
+	reaches("")
+	move(second+".away", second)
+	reaches("")
+	move(first, first+".away")
+	reaches("")
+	move(second, second+".away")
+	if err := s.reachMaster(t.Context()); err == nil {
+		t.Fatal("no master key is there, and one was reached")
+	}
+	s.ring.Limit(time.Hour) // as serving does
+	s.ring.Shut()
+	if s.ring.Usable() == nil {
+		t.Fatal("the ring is shut and usable")
+	}
+	move(second+".away", second)
+	reaches("")
+	if err := s.ring.Usable(); err != nil {
+		t.Error(err)
+	}
+}
