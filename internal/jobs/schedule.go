@@ -97,14 +97,10 @@ func ParseCron(text, zone string) (Cron, error) {
 		return Cron{}, badCron("a field is not one of a cron expression")
 	}
 	c := Cron{schedule: s, zone: loc, byWall: descriptor && text != "@hourly" || !descriptor && !strings.Contains(fields[1], "*")}
-	// The longest gap of one that comes true is the eight years between two 29ths of February around a year like 1900; the
-	// library gives up after five, so the first look starts where the next one is near.
-	for _, year := range []int{2024, 2028} {
-		if !c.Next(time.Date(year-1, 12, 31, 0, 0, 0, 0, time.UTC)).IsZero() {
-			return c, nil
-		}
+	if c.Next(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
+		return Cron{}, badCron("it names a day that never comes")
 	}
-	return Cron{}, badCron("it names a day that never comes")
+	return c, nil
 }
 
 func badCron(why string) error {
@@ -112,21 +108,31 @@ func badCron(why string) error {
 		WithNext(`write minute, hour, day of month, month, day of week, such as "0 2 * * *" for every day at two`)
 }
 
-// Next is the first time after t, in UTC; zero when there is none within the next five years.
+// Next is the first time after t, in UTC; zero when there is none within the next nine years.
 func (c Cron) Next(t time.Time) time.Time {
 	if !c.byWall {
-		return utc(c.schedule.Next(t.In(c.zone)))
+		return utc(c.after(t.In(c.zone)))
 	}
 	// On the wall: t's own reading taken as if days were always 24 hours long. A reading that the zone skips is moved
 	// forward by time.Date; of one that it shows twice the first counts.
 	for wall := onWall(t.In(c.zone), time.UTC); ; {
-		if wall = c.schedule.Next(wall); wall.IsZero() {
+		if wall = c.after(wall); wall.IsZero() {
 			return time.Time{}
 		}
 		if at := onWall(wall, c.zone); at.After(t) {
 			return utc(at)
 		}
 	}
+}
+
+// after is the library's next time. The library looks at five years, and there are eight from the 29th of February 2096 to the
+// one of 2104.
+func (c Cron) after(t time.Time) time.Time {
+	next := c.schedule.Next(t)
+	if next.IsZero() {
+		next = c.schedule.Next(t.AddDate(4, 0, 0)) // nothing lies between: that was looked at
+	}
+	return next
 }
 
 // onWall is the time at which the zone's clock shows what t's shows: the first one where it shows it twice, which

@@ -65,6 +65,14 @@ func TestCronOnDaysThatClocksChange(t *testing.T) {
 	}
 }
 
+// From one leap day to the next may be eight years.
+func TestCronOverALeapDayThatIsMissing(t *testing.T) {
+	c := mustCron(t, "0 0 29 2 *", "")
+	if got, want := c.Next(time.Date(2096, 3, 1, 0, 0, 0, 0, time.UTC)), time.Date(2104, 2, 29, 0, 0, 0, 0, time.UTC); !got.Equal(want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
 // Whatever the expression, the zone and the time: the next time is later, and the one after it later still.
 func TestCronGoesForward(t *testing.T) {
 	crons := []Cron{mustCron(t, "30 2 * * *", "America/New_York"), mustCron(t, "* * * * *", "Australia/Lord_Howe"), mustCron(t, "0 0 29 2 *", ""), mustCron(t, "15 */3 * * 1-5", "Asia/Kathmandu")}

@@ -251,13 +251,13 @@ func TestSaveFails(t *testing.T) {
 func TestP6ApplicationWins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, keys, w := memory(t, 100, reencrypt.KindEncrypt)
-		var once atomic.Bool
+		var once sync.Once // which holds the other writers until all of it is written
 		m.BeforeSwap = func(int) error {
-			if !once.Swap(true) {
+			once.Do(func() {
 				for id := 1; id <= 100; id += 10 {
 					m.Put(int64(id), "theirs")
 				}
-			}
+			})
 			return nil
 		}
 		c := connectortest.MustFinish(t, w)
