@@ -316,7 +316,15 @@ func TestEmergencyIsRefusedBeforeAnythingIsChanged(t *testing.T) {
 	c.must(second(c.DisableKey(ctx, "disabled", api.VersionStateRequest{})))
 	c.must(second(c.RotateKey(ctx, "gone", api.RotateKeyRequest{})))
 	c.must(second(c.DestroyKey(ctx, "gone", api.VersionStateRequest{Version: 1})))
-	before := len(c.events(keyturn.AuditQuery{Type: "key_rotation"}))
+	rotated := func() (n int) { // self-checks, which are of the same type, come when they come
+		for _, e := range c.events(keyturn.AuditQuery{Type: "key_rotation"}) {
+			if strings.Contains(e, `"action":"rotated"`) {
+				n++
+			}
+		}
+		return n
+	}
+	before := rotated()
 	one := func(key string, version uint32) []api.IncidentVersion {
 		return []api.IncidentVersion{{Key: key, Version: version}}
 	}
@@ -364,7 +372,7 @@ func TestEmergencyIsRefusedBeforeAnythingIsChanged(t *testing.T) {
 			}
 		})
 	}
-	if got := len(c.events(keyturn.AuditQuery{Type: "key_rotation"})); got != before || c.states("phi") != "active" {
+	if got := rotated(); got != before || c.states("phi") != "active" {
 		t.Errorf("%d rotations before, %d after; phi is %s", before, got, c.states("phi"))
 	}
 	if list, err := c.Incidents(ctx, keyturn.IncidentFilter{}); err != nil || len(list.Incidents) != 0 {

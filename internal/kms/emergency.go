@@ -41,7 +41,10 @@ func (s *Service) RotateInEmergency(ctx context.Context, e Emergency, also func(
 		return false, err
 	}
 	intent := gate.Intent{Action: verb.action, Type: verb.event, Verb: verb.name, Resource: keyResource(e.Key), Reason: e.Reason}
-	done := k
+	done, began := k, s.clock()
+	if _, err := s.Rules(ctx); err != nil { // what follows a rotation looks at them
+		return false, err
+	}
 	err = s.gate.Change(ctx, system(), intent, func(ctx context.Context, tx store.Tx, ev *audit.Event) error {
 		old, err := tx.KeyByName(ctx, e.Key)
 		if err != nil {
@@ -59,6 +62,9 @@ func (s *Service) RotateInEmergency(ctx context.Context, e Emergency, also func(
 			return err
 		}
 		if err := tx.AddTransitions(ctx, old.ID, moves); err != nil {
+			return err
+		}
+		if err := s.noteRotation(ctx, tx, ev, old, next, began); err != nil {
 			return err
 		}
 		done = next

@@ -22,6 +22,7 @@ import (
 type followArgs struct {
 	Key     string `json:"key"`
 	Version uint32 `json:"version"`
+	Move    bool   `json:"move,omitempty"` // re-encrypt afterwards, if the policy says so
 }
 
 // followProgress is what it keeps between two chunks.
@@ -60,6 +61,9 @@ func (h followHandler) Run(ctx context.Context, run *runner.Run) error {
 			return err
 		}
 		failpoint.Hit("rotation/after-self-check")
+	}
+	if !a.Move {
+		return nil
 	}
 	rule, sets, err := h.s.toMove(ctx, a.Key)
 	if err != nil || !rule.Reencrypt {

@@ -111,7 +111,8 @@ func (s *Service) Needs(j jobs.Job) []access.Right {
 }
 
 // Rotated is called in the transaction of every rotation. It brings the next check forward to when the new version is due,
-// and has the follow-up done of those that keyturn makes by itself; who rotates a key by hand decides himself.
+// and has the self-check made. Datasets are moved after the rotations that keyturn makes by itself; who rotates a key by hand
+// decides himself, and an incident moves them on its own.
 func (s *Service) Rotated(ctx context.Context, tx store.Tx, r keys.Rotation) error {
 	k, err := tx.KeyByID(ctx, r.KeyID)
 	if err != nil {
@@ -123,10 +124,7 @@ func (s *Service) Rotated(ctx context.Context, tx store.Tx, r keys.Rotation) err
 			return err
 		}
 	}
-	if r.Source != kms.SourceScheduler {
-		return nil
-	}
-	args, err := marshal(followArgs{Key: r.Key, Version: r.NewVersion})
+	args, err := marshal(followArgs{Key: r.Key, Version: r.NewVersion, Move: r.Source == kms.SourceScheduler})
 	if err != nil {
 		return err
 	}
