@@ -26,7 +26,7 @@ vault: ## the Vault server of the tests, into the user's cache; its first build 
 test: deps vault ## everything: lint's floor test, unit, conformance, scripts, faults at tier C (-race in the concurrent rooms)
 	$(GO) build ./...
 	$(GO) test -p 2 -timeout 20m ./...
-	$(GO) test -p 2 -race -timeout 20m ./internal/gate/... ./internal/keyring/... ./internal/reencrypt ./internal/authn/... .
+	$(GO) test -p 2 -race -timeout 20m ./internal/gate/... ./internal/keyring ./internal/keyring/escrow ./internal/rotation ./internal/reencrypt ./internal/authn/... .
 	CGO_ENABLED=1 $(GO) test -tags pkcs11 -p 2 -race -timeout 20m ./internal/keyring/pkcs11
 	CGO_ENABLED=1 $(GO) test -tags pkcs11 -p 2 -timeout 20m -run HSM ./internal/server ./cmd/keyturn
 
