@@ -294,6 +294,14 @@ func (h *history) wantHistories() {
 			h.t.Errorf("%s has %d active versions", key, active)
 		}
 		for version, text := range h.sealed[key] {
+			if k.Versions[version-1].State == "suspended" { // opens nothing until it is resumed
+				if _, err := admin.Decrypt(h.t.Context(), key, api.DecryptRequest{Ciphertext: text}); keyturn.CodeOf(err) != api.CodeWrongState {
+					h.t.Errorf("%s: what version %d sealed, which is suspended: %v", key, version, err)
+				}
+				if _, err := admin.ResumeKey(h.t.Context(), key, api.VersionStateRequest{Version: uint32(version), Reason: "history"}); err != nil {
+					h.t.Errorf("%s: resuming version %d: %v", key, version, err)
+				}
+			}
 			out, err := admin.Decrypt(h.t.Context(), key, api.DecryptRequest{Ciphertext: text})
 			if err != nil || string(out.Plaintext) != key {
 				h.t.Errorf("%s: what version %d sealed doesn't open: %v", key, version, errors.Unwrap(err))

@@ -16,6 +16,7 @@ type keyState string
 const (
 	stateActive      byte = 'a'
 	stateDeactivated byte = 'd'
+	stateSuspended   byte = 's' // disabled although nothing was sealed under it any more: opens nothing either
 	stateCompromised byte = 'c'
 )
 
@@ -56,10 +57,13 @@ func (s keyState) apply(in asked) (keyState, bool) {
 	case "rotate":
 		return s.rotated(), n == 0 || s.active() == n
 	case "disable":
-		if !known || s[n-1] != stateActive {
-			return s, false
+		switch {
+		case known && s[n-1] == stateActive:
+			return s.with(n, stateDeactivated), true
+		case known && s[n-1] == stateDeactivated:
+			return s.with(n, stateSuspended), true
 		}
-		return s.with(n, stateDeactivated), true
+		return s, false
 	case "compromise":
 		if !known || s[n-1] == stateCompromised {
 			return s, false
@@ -71,7 +75,7 @@ func (s keyState) apply(in asked) (keyState, bool) {
 	case "encrypt":
 		return s, s.active() > 0
 	}
-	return s, known && s[n-1] != stateCompromised // decrypt, by somebody without the right to compromised versions
+	return s, known && s[n-1] != stateCompromised && s[n-1] != stateSuspended // decrypt, by somebody without the right to compromised versions
 }
 
 // keyModel says which answers a key that is one thing, whatever node is asked, can give.
@@ -132,6 +136,7 @@ func TestTheModelCanFail(t *testing.T) {
 		"sealed under the old one, meanwhile":   {true, []porcupine.Operation{rotated, op(1, 1, 4, asked{verb: "encrypt"}, answered{version: 1, ok: true})}},
 		"two rotations made the same version":   {false, []porcupine.Operation{rotated, op(1, 1, 4, asked{verb: "rotate"}, answered{version: 2, ok: true})}},
 		"opened under a compromised version":    {false, []porcupine.Operation{op(0, 1, 2, asked{verb: "compromise", version: 1}, answered{ok: true}), op(1, 3, 4, asked{verb: "decrypt", version: 1}, answered{ok: true})}},
+		"opened under one disabled twice":       {false, []porcupine.Operation{op(0, 1, 2, asked{verb: "disable", version: 1}, answered{ok: true}), op(0, 3, 4, asked{verb: "disable", version: 1}, answered{ok: true}), op(1, 5, 6, asked{verb: "decrypt", version: 1}, answered{ok: true})}},
 		"a refusal that was never true":         {false, []porcupine.Operation{op(1, 3, 4, asked{verb: "encrypt"}, answered{})}},
 		"an unknown rotation that happened":     {true, []porcupine.Operation{op(0, 1, 99, asked{verb: "rotate"}, answered{unknown: true}), op(1, 3, 4, asked{verb: "encrypt"}, answered{version: 2, ok: true})}},
 		"an unknown rotation that did not":      {true, []porcupine.Operation{op(0, 1, 99, asked{verb: "rotate"}, answered{unknown: true}), op(1, 3, 4, asked{verb: "encrypt"}, answered{version: 1, ok: true})}},
