@@ -30,7 +30,7 @@ func TestSelfCheck(t *testing.T) {
 			t.Errorf("version %d has no sample", v.Number)
 		}
 	}
-	h.must(h.svc.SelfCheck(t.Context(), "phi"))
+	h.must(h.svc.SelfCheck(t.Context(), "phi", 2))
 	if e := h.lastEvent(); e.Action != "self_checked" || !e.Success || e.Details["items"] != 4.0 {
 		t.Errorf("%s", e.raw)
 	}
@@ -40,7 +40,7 @@ func TestSelfCheck(t *testing.T) {
 	k.Versions[1].Sample = k.Versions[2].Sample
 	h.must(h.st.Change(t.Context(), func(tx store.Tx) error { return tx.UpdateKey(t.Context(), k) }))
 	before := h.stored("phi")
-	err := h.svc.SelfCheck(t.Context(), "phi")
+	err := h.svc.SelfCheck(t.Context(), "phi", 2)
 	wants(t, err, api.CodeIntegrity)
 	if !strings.Contains(err.Error(), "phi") {
 		t.Errorf("the error doesn't name the key: %v", err)

@@ -14,10 +14,10 @@ import (
 )
 
 // SelfCheck opens the kept sample of every version of a key that may open anything (promise P4), and writes what it found
-// into the history of the rotation that made the newest version. When one fails nothing is changed: the versions stay as
+// into the history of the rotation that made version, also if others were made since. When one fails nothing is changed: the versions stay as
 // they are, an alert is recorded, and the error, of code integrity, stops whatever was to follow the rotation. A version
 // that can't be asked now, because a database or a master key is away, is no failure; its error says so.
-func (s *Service) SelfCheck(ctx context.Context, name string) error {
+func (s *Service) SelfCheck(ctx context.Context, name string, version uint32) error {
 	k, err := s.stored(ctx, name)
 	if err != nil {
 		return err
@@ -49,7 +49,7 @@ func (s *Service) SelfCheck(ctx context.Context, name string) error {
 		if found != nil {
 			result = keys.SelfCheckFailed
 		}
-		return tx.NoteSelfCheck(ctx, k.ID, uint32(len(k.Versions)), result)
+		return tx.NoteSelfCheck(ctx, k.ID, version, result)
 	})
 	failpoint.Hit("kms/after-self-check")
 	if err != nil {

@@ -7,7 +7,7 @@
 //	handlers := svc.Handlers()                                        // for the job runner
 //	err = svc.Keep(ctx)                                               // makes the schedules what the configuration says
 //
-// # The three jobs
+// # The jobs
 //
 //	rotation-check     looks at every active version; warns of those that are due soon, and has those rotated that are due
 //	rotation-run       rotates what is due, one transaction a key

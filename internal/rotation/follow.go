@@ -53,7 +53,7 @@ func (h followHandler) Run(ctx context.Context, run *runner.Run) error {
 		return err
 	}
 	if !p.Checked {
-		if err := h.s.cfg.Keys.SelfCheck(ctx, a.Key); err != nil {
+		if err := h.s.cfg.Keys.SelfCheck(ctx, a.Key, a.Version); err != nil {
 			return err
 		}
 		p.Checked = true

@@ -318,3 +318,24 @@ func TestPoliciesAreChecked(t *testing.T) {
 		t.Errorf("%+v", list.Policies)
 	}
 }
+
+// Each rotation has its own self-check, also when others follow before it is made and when people rotate by hand.
+func TestEveryRotationIsChecked(t *testing.T) {
+	h := open(t, "")
+	h.key("k", "", "10d")
+	for range 5 {
+		_, err := h.RotateKey(t.Context(), "k", api.RotateKeyRequest{})
+		h.must(err)
+	}
+	h.ends("rotation-followup")
+	history, err := h.RotationHistory(t.Context(), "k", "", 0)
+	h.must(err)
+	if len(history.Rotations) != 5 {
+		t.Fatalf("%+v", history)
+	}
+	for _, r := range history.Rotations {
+		if r.SelfCheck != "ok" {
+			t.Errorf("%+v", r)
+		}
+	}
+}
