@@ -19,6 +19,7 @@ import (
 // forge is somebody who can write to the database and has no master key.
 func (h *house) forge(query string, args ...any) {
 	h.t.Helper()
+	h.forged = true
 	h.must(h.st.Change(context.Background(), func(tx store.Tx) error {
 		_, err := tx.SQL().Exec(query, args...)
 		return err

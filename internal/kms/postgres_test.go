@@ -25,13 +25,13 @@ func (h *house) node(name string, urls ...string) *Service {
 		masters = append(masters, m)
 	}
 	ring := keyring.New(st.ID(), masters, Directory{st})
-	g, err := gate.New(gate.Config{Node: name, Clock: h.clock.Now, Key: key, CheckpointEvery: -1, Outdated: ring.Drop}, st, signer)
+	st.Under(ring)
+	h.must(ring.Open(context.Background()))
+	g, err := gate.New(gate.Config{Node: name, Clock: h.clock.Now, Key: key, CheckpointEvery: -1, Outdated: ring.Drop, SumCounts: st.SumCounts}, st, signer)
 	h.must(err)
 	h.must(g.Start(context.Background()))
 	cfg := h.svc.cfg
 	cfg.Gate, cfg.Store, cfg.Ring = g, st, ring
-	st.Under(cfg.Ring)
-	h.must(cfg.Ring.Open(context.Background()))
 	svc := New(cfg)
 	h.t.Cleanup(func() { _ = svc.Close(context.Background()); _ = g.Close(context.Background()) })
 	return svc
