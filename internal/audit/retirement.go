@@ -56,15 +56,18 @@ func Concerns(line []byte, key string, version uint32, datasets []string) bool {
 		return m.Resource == "key/"+key && (m.KeyVersion == version || m.Details.OldVersion == version || m.Details.NewVersion == version)
 	case Reencryption:
 		done := m.Action == movedDone
-		return m.Details.Kind == moved && (done || m.Details.Changed > 0) && slices.Contains(datasets, m.Details.Dataset)
+		did := done || m.Details.Changed > 0 && (m.Action == moved || m.Action == movedPart) // and not a dry run
+		return m.Details.Kind == moved && did && slices.Contains(datasets, m.Details.Dataset)
 	}
 	return false
 }
 
-// The kind of a job that moves a dataset's values to the active version, and the action of its last event, which it records
-// after it has counted the whole table and found nothing left under an older version.
+// The kind of a job that moves a dataset's values to the active version, which is the action of its events too, the action of
+// those after which it had to begin anew, and that of its last one, which it records after it has counted the whole table and
+// found nothing left under an older version.
 const (
 	moved     = "dataset-reencrypt"
+	movedPart = moved + "_interrupted"
 	movedDone = moved + "_done"
 )
 

@@ -97,7 +97,7 @@ func (s *Service) run(ctx context.Context, c *access.Caller, name string, kind K
 	}
 	var lacks *denial
 	if errors.As(checked, &lacks) {
-		return api.DatasetRun{}, s.deny(ctx, c, lacks, audit.Reencryption, string(kind)+"_requested")
+		return api.DatasetRun{}, s.deny(ctx, c, lacks, audit.Reencryption, verbOf(kind, in.DryRun)+"_requested")
 	}
 	var stored jobs.Job
 	intent := gate.Intent{Action: action, Type: audit.Reencryption, Verb: string(kind) + "_requested", Resource: resource(name)}

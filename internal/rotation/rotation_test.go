@@ -216,6 +216,35 @@ func TestRotationMovesTheDatasets(t *testing.T) {
 	}
 }
 
+// A dry run moves nothing, and neither does it in the evidence.
+func TestDryRunIsNoEvidence(t *testing.T) {
+	h := open(t, "")
+	h.key("phi", "phi", "")
+	file := filepath.Join(t.TempDir(), "app.db")
+	db, err := sql.Open("sqlite", file)
+	h.must(err)
+	_, err = db.ExecContext(t.Context(), "CREATE TABLE patients (id INTEGER PRIMARY KEY, ssn TEXT); INSERT INTO patients VALUES (1, 'one'), (2, 'two')")
+	h.must(err)
+	h.must(db.Close())
+	_, err = h.AddDataset(t.Context(), api.AddDatasetRequest{Name: "patients", DB: "sqlite://" + file, Table: "patients", Columns: map[string]string{"ssn": "phi"}})
+	h.must(err)
+	run, err := h.EncryptDataset(t.Context(), "patients", api.DatasetRunRequest{})
+	h.must(err)
+	h.end(run.Job)
+	_, err = h.RotateKey(t.Context(), "phi", api.RotateKeyRequest{})
+	h.must(err)
+	run, err = h.ReencryptDataset(t.Context(), "patients", api.DatasetRunRequest{DryRun: true})
+	h.must(err)
+	if j := h.end(run.Job); j.State != "done" || j.Run == nil || j.Run.Changed != 2 {
+		t.Fatalf("%+v", j)
+	}
+	doc, err := h.Retirement(t.Context(), "phi", 1)
+	h.must(err)
+	if !strings.Contains(doc.Statement, `"rows":2`) || strings.Contains(doc.Statement, "rowsMoved") || strings.Contains(doc.Statement, `"zeroSince":"`) {
+		t.Error(doc.Statement)
+	}
+}
+
 // Several who ask at once have each key rotated once.
 func TestRunsAtOnce(t *testing.T) {
 	h := open(t, "")
