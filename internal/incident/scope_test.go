@@ -1,7 +1,10 @@
 package incident_test
 
 import (
+	"database/sql"
 	"fmt"
+	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +12,7 @@ import (
 	"github.com/keyturn/keyturn"
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/reencrypt/connectortest"
 )
 
 // A caller that lacks one right is denied as a whole, and nothing was done.
@@ -265,4 +269,51 @@ func TestDatasetThatAnotherJobHas(t *testing.T) {
 		}
 		c.must(second(c.CloseIncident(ctx, e.Incident.ID, "done")))
 	})
+}
+
+// Nobody closes an incident by making what it is about unreadable, or by writing that its job is done.
+func TestCloseFailsClosed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "clinic.db")
+	app, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { app.Close() })
+	c := newClinic(t, connectortest.Database{URL: (&url.URL{Scheme: "sqlite", Path: path}).String(), DB: app})
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(c.dir, "keyturn.db")+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	write := func(statement string, args ...any) {
+		t.Helper()
+		if _, err := db.ExecContext(t.Context(), statement, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	kept := string(c.app.Rows(c, "SELECT ssn FROM patients WHERE id = 17")[0][0])
+	e, _ := c.emergency(api.EmergencyRequest{Keys: []string{"phi"}, Reason: "x"})
+	c.app.Exec(t, "UPDATE patients SET ssn = '"+kept+"' WHERE id = 17")
+	var mac string
+	if err := db.QueryRowContext(t.Context(), "SELECT mac FROM keys WHERE name = 'phi'").Scan(&mac); err != nil {
+		t.Fatal(err)
+	}
+	write("UPDATE keys SET mac = 'another' WHERE name = 'phi'")
+	c.wants(second(c.CloseIncident(t.Context(), e.Incident.ID, "done")), api.CodeInUse, "incident")
+	if d := c.show(e.Incident.ID); d.Remaining != nil || d.Datasets[0].Remaining != nil || d.KeyProgress[0].Problem == "" {
+		t.Errorf("%+v", d)
+	}
+	write("UPDATE keys SET mac = ? WHERE name = 'phi'", mac)
+	if d := c.show(e.Incident.ID); d.Remaining == nil || *d.Remaining != 1 {
+		t.Errorf("%+v", d)
+	}
+
+	write("CREATE TRIGGER idle AFTER INSERT ON jobs WHEN new.kind = 'emergency-rotate' BEGIN UPDATE jobs SET state = 'done' WHERE id = new.id; END")
+	idle, err := c.Emergency(t.Context(), api.EmergencyRequest{Keys: []string{"pii"}, Reason: "x"})
+	c.must(err)
+	if d := c.show(idle.Incident.ID); d.JobState != "done" || d.Rotated != 0 {
+		t.Fatalf("%+v", d)
+	}
+	c.wants(second(c.CloseIncident(t.Context(), idle.Incident.ID, "done")), api.CodeInUse, "incident")
 }
