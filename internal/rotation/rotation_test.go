@@ -348,6 +348,38 @@ func TestPoliciesAreChecked(t *testing.T) {
 	}
 }
 
+// Whoever may write some policies doesn't come to decide over keys outside his scope by what a policy is about.
+func TestPoliciesStayInScope(t *testing.T) {
+	h := open(t, "")
+	h.key("own", "", "")
+	h.key("phi", "phi", "")
+	p, err := h.CreatePrincipal(t.Context(), api.CreatePrincipalRequest{Name: "team", Role: "key-administrator", Scope: []string{"policy/*", "key/own"}})
+	h.must(err)
+	team := keyturn.NewClient(h.s.InProcess(), keyturn.WithToken(p.Token))
+	for _, in := range []api.SetPolicyRequest{
+		{Key: "phi", Schedule: "* * * * *"}, {Purpose: "phi", Grace: "0"}, {Environment: "production", Period: "730d"},
+	} {
+		if _, err := team.SetPolicy(t.Context(), "team", in); keyturn.CodeOf(err) != api.CodeDenied {
+			t.Errorf("%+v: %v", in, err)
+		}
+	}
+	_, err = h.SetPolicy(t.Context(), "ours", api.SetPolicyRequest{Key: "phi", Period: "30d"})
+	h.must(err)
+	if _, err := team.SetPolicy(t.Context(), "ours", api.SetPolicyRequest{Key: "own"}); keyturn.CodeOf(err) != api.CodeDenied {
+		t.Errorf("taking over the policy of another key: %v", err)
+	}
+	if err := team.RemovePolicy(t.Context(), "ours"); keyturn.CodeOf(err) != api.CodeDenied {
+		t.Errorf("taking away the policy of another key: %v", err)
+	}
+	if _, err := team.SetPolicy(t.Context(), "team", api.SetPolicyRequest{Key: "own", Period: "30d"}); err != nil {
+		t.Error(err)
+	}
+	h.must(team.RemovePolicy(t.Context(), "team"))
+	if e, err := h.EffectivePolicy(t.Context(), "phi"); err != nil || e.Period != "30d" || e.From["period"] != "ours" {
+		t.Errorf("%+v, %v", e, err)
+	}
+}
+
 // Each rotation has its own self-check, also when others follow before it is made and when people rotate by hand.
 func TestEveryRotationIsChecked(t *testing.T) {
 	h := open(t, "")
