@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
@@ -97,11 +99,23 @@ func (s *Service) connection(c *access.Caller, in api.AddDatasetRequest) (DSN, e
 		return s.fromEnv(in.DBEnv)
 	}
 	dsn := NewDSN(in.DB)
-	if dsn.Scheme() == "sqlite" && (c == nil || !c.Local()) {
-		return DSN{}, fault.New(api.CodeInvalid, "a file on the server can't be named over the network").WithField("db").
+	if namesFile(dsn) && (c == nil || !c.Local()) {
+		return DSN{}, fault.New(api.CodeInvalid, "a file or socket on the server can't be named over the network").WithField("db").
 			WithNext("set the URL in the server's environment and name the variable, KEYTURN_DATASET_…, with --db-env, or run the command on the server's machine")
 	}
 	return dsn, nil
+}
+
+// namesFile says whether a URL names a file of the machine: a database, or the socket of a server, which would take whoever
+// asks through it for the user that keyturn runs as. It looks for the parameters themselves, whatever the driver makes of
+// them.
+func namesFile(dsn DSN) bool {
+	if dsn.Scheme() == "sqlite" {
+		return true
+	}
+	_, query, _ := strings.Cut(dsn.Reveal(), "?")
+	values, err := url.ParseQuery(query)
+	return err != nil || values.Has("socket") || values.Has("host")
 }
 
 // columns fills in the columns with their keys, and gives the suite of each.
