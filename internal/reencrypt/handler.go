@@ -57,6 +57,9 @@ func (h handler) Run(ctx context.Context, run *runner.Run) error {
 	if err != nil {
 		return err
 	}
+	if err := h.s.genuine(ctx, h.kind, &d, c.args); err != nil {
+		return c.close(ctx, false, err)
+	}
 	done, err := c.advance(ctx, &d)
 	return c.close(ctx, done, err)
 }

@@ -71,11 +71,6 @@ func (s *Service) prepare(ctx context.Context, c *access.Caller, in api.AddDatas
 	if d.Database, err = driver.Parse(dsn); err != nil {
 		return d, nil, err
 	}
-	if in.DBEnv == "" {
-		if err := s.seal(ctx, &d, dsn); err != nil {
-			return d, nil, err
-		}
-	}
 	suites, err := s.columns(ctx, c, &d, in.Columns)
 	if err != nil {
 		return d, nil, err
@@ -85,8 +80,10 @@ func (s *Service) prepare(ctx context.Context, c *access.Caller, in api.AddDatas
 		return d, nil, err
 	}
 	defer db.Close()
-	notes, err = complete(ctx, db, &d, in, suites)
-	return d, notes, err
+	if notes, err = complete(ctx, db, &d, in, suites); err != nil {
+		return d, nil, err
+	}
+	return d, notes, s.seal(ctx, &d, dsn)
 }
 
 // connection is the URL of the request. A file of this machine may be named by callers on this machine only: over the
