@@ -10,6 +10,7 @@ import (
 
 func serveCommand(a *app) *cobra.Command {
 	var listen []string
+	var accept bool
 	return withFlags(&cobra.Command{
 		Use: "serve", Short: "Run the server on the data directory",
 		Long: `Serves the API until it is told to stop (Ctrl-C or SIGTERM), and runs the jobs. Beside the addresses of --listen it always
@@ -30,16 +31,17 @@ the environment, as KEYTURN_LISTEN is.`,
 			if len(listen) > 0 {
 				set["listen"] = listen
 			}
-			return a.serve(cmd.Context(), dir, set)
+			return a.serve(cmd.Context(), dir, set, accept)
 		},
 	}, func(cmd *cobra.Command) {
 		cmd.Flags().StringArrayVar(&listen, "listen", nil, "listen at this `URL`: https://HOST:PORT, http://127.0.0.1:PORT or unix:///PATH; may be repeated (KEYTURN_LISTEN)")
+		cmd.Flags().BoolVar(&accept, "accept-clock", false, "the clock is right although later times were seen: a clock that was ahead had been wrong (see keyturn doctor)")
 	})
 }
 
 // serve runs until ctx ends, then lets what runs come to its end.
-func (a *app) serve(ctx context.Context, dir string, set map[string]any) error {
-	s, err := server.Open(ctx, dir, server.Options{Command: "keyturn serve", Set: set, LogTo: a.err})
+func (a *app) serve(ctx context.Context, dir string, set map[string]any, acceptClock bool) error {
+	s, err := server.Open(ctx, dir, server.Options{Command: "keyturn serve", Set: set, LogTo: a.err, AcceptClock: acceptClock})
 	if err != nil {
 		return err
 	}

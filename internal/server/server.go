@@ -14,6 +14,7 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/authn"
+	"github.com/keyturn/keyturn/internal/clock"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/gate"
 	"github.com/keyturn/keyturn/internal/httpapi"
@@ -35,7 +36,11 @@ type Options struct {
 	LogTo    io.Writer      // where log lines go, in the form of the configuration; default: nowhere
 	Log      *slog.Logger   // a logger of the caller's own, which wins over LogTo and the configuration
 	Clock    func() time.Time
-	LockWait time.Duration // how long to wait for another holder of the directory; default 5 s
+	Elapsed  func() time.Duration // time since some moment that nobody can set; default: Clock's own monotonic readings
+	LockWait time.Duration        // how long to wait for another holder of the directory; default 5 s
+
+	// AcceptClock says that the machine's clock is right although later times were seen: those were wrong.
+	AcceptClock bool
 }
 
 func (o Options) withDefaults() Options {
@@ -68,6 +73,7 @@ type Server struct {
 	opts Options
 	cfg  Config
 	log  *slog.Logger
+	time *clock.Clock // opts.Clock, but it doesn't go back: for everything that expires or falls due
 
 	// The rooms, in the order in which they were opened; Close goes backwards.
 	lock      *dirLock
@@ -112,6 +118,7 @@ func Open(ctx context.Context, dir string, opts Options) (*Server, error) {
 		return nil, fault.Wrap(api.CodeInvalid, err, "finding the data directory").WithField("dir")
 	}
 	s := &Server{dir: dir, opts: opts.withDefaults(), idle: make(chan struct{}), ready: make(chan struct{})}
+	s.time = clock.New(s.opts.Clock, s.opts.Elapsed)
 	s.log, s.started = slog.New(slog.DiscardHandler), s.opts.Clock().UTC()
 	if err := s.open(ctx); err != nil {
 		_ = s.Close(context.WithoutCancel(ctx)) // what was opened so far; the first error is the one that counts
@@ -183,7 +190,12 @@ func (s *Server) openKeys(ctx context.Context) error {
 	if err := s.ring.Open(ctx); err != nil {
 		return err
 	}
-	if s.gate, s.auditKey, err = openGate(ctx, gateSetup{s.dir, s.cfg, s.opts.Clock, s.log}, s.store, s.ring); err != nil {
+	seen, err := kms.SeenTime(ctx, s.store)
+	if err != nil {
+		return err
+	}
+	s.time.Raise(seen)
+	if s.gate, s.auditKey, err = openGate(ctx, gateSetup{s.dir, s.cfg, s.time.Now, s.log}, s.store, s.ring); err != nil {
 		return err
 	}
 	return s.gate.Start(ctx)
