@@ -29,8 +29,9 @@ type Clock struct {
 	wall    func() time.Time
 	elapsed func() time.Duration
 	high    atomic.Int64 // the latest time that was said or seen, in microseconds since 1970
+	late    atomic.Bool  // the machine's clock was found to stand behind, and not yet to have caught up; written under mu
 
-	mu   sync.Mutex    // guards what follows: where and when the machine's clock was first found to stand behind
+	mu   sync.Mutex    // guards what follows: where and when it was found to
 	said int64         // what high was set to because of it; another value of high is a new beginning
 	from int64         // high, at that moment
 	at   time.Duration // that moment
@@ -50,8 +51,8 @@ func New(wall func() time.Time, elapsed func() time.Duration) *Clock {
 func (c *Clock) Now() time.Time {
 	t := c.wall()
 	us, high := t.UnixMicro(), c.high.Load()
-	if us < high {
-		return c.behind(us)
+	if us < high || c.late.Load() {
+		return c.behind(t, us)
 	}
 	if us-high >= grain.Microseconds() {
 		c.high.CompareAndSwap(high, us) // whoever was faster said about the same
@@ -59,17 +60,21 @@ func (c *Clock) Now() time.Time {
 	return t
 }
 
-// behind is the time while the machine's clock stands before what was seen.
-func (c *Clock) behind(us int64) time.Time {
+// behind is the time while the machine's clock, which shows t, stands before what was seen.
+func (c *Clock) behind(t time.Time, us int64) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	high, elapsed := c.high.Load(), c.elapsed()
-	if high != c.said {
+	if high != c.said || !c.late.Load() {
 		c.from, c.at = high, elapsed
 	}
 	c.said = max(high, us, c.from+int64((elapsed-c.at)/10*9/time.Microsecond))
 	if !c.high.CompareAndSwap(high, c.said) {
 		c.said = c.high.Load() // it was raised meanwhile
+	}
+	c.late.Store(us < c.said)
+	if us >= c.said {
+		return t
 	}
 	return time.UnixMicro(c.said)
 }
@@ -97,4 +102,9 @@ func (c *Clock) Raise(t time.Time) {
 }
 
 // Reset forgets what was seen, but for t.
-func (c *Clock) Reset(t time.Time) { c.high.Store(t.UnixMicro()) }
+func (c *Clock) Reset(t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.high.Store(t.UnixMicro())
+	c.late.Store(false)
+}

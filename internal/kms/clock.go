@@ -191,6 +191,9 @@ func (s *Service) look(ctx context.Context, tx store.Tx) (now clocks, err error)
 	}
 	if s.st.Dialect() != store.SQLite {
 		now.database = max(0, time.UnixMicro(now.state.Seen).Sub(now.shared))
+		if now.database > clock.Slack && s.time.Behind() > 0 { // both were set back, and what we say meanwhile was said
+			now.state.Seen = max(now.state.Seen, own.UnixMicro())
+		}
 	}
 	now.state.Seen = max(now.state.Seen, now.shared.UnixMicro())
 	now.state.Watched = s.watched.claim(now.state, s.time.Elapsed())
