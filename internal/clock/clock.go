@@ -12,7 +12,6 @@
 package clock
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -28,13 +27,19 @@ const grain = time.Millisecond
 type Clock struct {
 	wall    func() time.Time
 	elapsed func() time.Duration
-	high    atomic.Int64 // the latest time that was said or seen, in microseconds since 1970
-	late    atomic.Bool  // the machine's clock was found to stand behind, and not yet to have caught up; written under mu
+	high    atomic.Int64           // the latest time that was said or seen, in microseconds since 1970
+	late    atomic.Pointer[anchor] // set while the machine's clock stands behind
+}
 
-	mu   sync.Mutex    // guards what follows: where and when it was found to
-	said int64         // what high was set to because of it; another value of high is a new beginning
-	from int64         // high, at that moment
-	at   time.Duration // that moment
+// anchor is where and when the machine's clock was found to stand behind.
+type anchor struct {
+	from int64 // microseconds since 1970
+	at   time.Duration
+}
+
+// time is what is told at a moment.
+func (a *anchor) time(now time.Duration) int64 {
+	return a.from + int64((now-a.at)/10*9/time.Microsecond)
 }
 
 // New makes a clock from the machine's own. elapsed is how long it is since some fixed moment, by a clock that nobody can
@@ -51,7 +56,7 @@ func New(wall func() time.Time, elapsed func() time.Duration) *Clock {
 func (c *Clock) Now() time.Time {
 	t := c.wall()
 	us, high := t.UnixMicro(), c.high.Load()
-	if us < high || c.late.Load() {
+	if us < high || c.late.Load() != nil {
 		return c.behind(t, us)
 	}
 	if us-high >= grain.Microseconds() {
@@ -62,21 +67,38 @@ func (c *Clock) Now() time.Time {
 
 // behind is the time while the machine's clock, which shows t, stands before what was seen.
 func (c *Clock) behind(t time.Time, us int64) time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	high, elapsed := c.high.Load(), c.elapsed()
-	if high != c.said || !c.late.Load() {
-		c.from, c.at = high, elapsed
+	now := c.elapsed()
+	a := c.late.Load()
+	for a == nil {
+		if us >= c.high.Load() {
+			return t // it was reset meanwhile
+		}
+		c.late.CompareAndSwap(nil, &anchor{c.high.Load(), now})
+		a = c.late.Load()
 	}
-	c.said = max(high, us, c.from+int64((elapsed-c.at)/10*9/time.Microsecond))
-	if !c.high.CompareAndSwap(high, c.said) {
-		c.said = c.high.Load() // it was raised meanwhile
-	}
-	c.late.Store(us < c.said)
-	if us >= c.said {
+	high := c.high.Load()
+	told := max(a.time(now), high)
+	if us >= told {
+		c.late.CompareAndSwap(a, nil)
+		c.raise(us)
 		return t
 	}
-	return time.UnixMicro(c.said)
+	if told-high >= grain.Microseconds() {
+		c.raise(told)
+	}
+	return time.UnixMicro(told)
+}
+
+func (c *Clock) raise(us int64) (raised bool) {
+	for {
+		high := c.high.Load()
+		if us <= high {
+			return false
+		}
+		if c.high.CompareAndSwap(high, us) {
+			return true
+		}
+	}
 }
 
 // Wall is the machine's time as it is: for what is compared with other clocks, and for deadlines.
@@ -93,18 +115,13 @@ func (c *Clock) Behind() time.Duration {
 
 // Raise says that t was seen: nothing before it will be told any more.
 func (c *Clock) Raise(t time.Time) {
-	for us := t.UnixMicro(); ; {
-		high := c.high.Load()
-		if us <= high || c.high.CompareAndSwap(high, us) {
-			return
-		}
+	if c.raise(t.UnixMicro()) && c.late.Load() != nil {
+		c.late.Store(&anchor{t.UnixMicro(), c.elapsed()})
 	}
 }
 
 // Reset forgets what was seen, but for t.
 func (c *Clock) Reset(t time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.high.Store(t.UnixMicro())
-	c.late.Store(false)
+	c.late.Store(nil)
 }

@@ -141,6 +141,15 @@ func BenchmarkNow(b *testing.B) {
 			}
 		})
 	})
+	b.Run("behind", func(b *testing.B) {
+		c := New(time.Now, nil)
+		c.Raise(time.Now().Add(time.Hour))
+		b.RunParallel(func(p *testing.PB) {
+			for p.Next() {
+				_ = c.Now()
+			}
+		})
+	})
 	b.Run("clock", func(b *testing.B) {
 		c := New(time.Now, nil)
 		b.RunParallel(func(p *testing.PB) {
