@@ -17,6 +17,7 @@ import (
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/gate"
+	"github.com/keyturn/keyturn/internal/jobs"
 	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/store"
 )
@@ -273,6 +274,9 @@ func (s *Service) AcceptClock(ctx context.Context) error {
 		state.Distrusted = max(state.Seen, newest.UnixMicro(), s.time.Now().UnixMicro())
 		state.Seen, state.Accepted, state.Back = shared.UnixMicro(), state.Accepted+1, nil
 		now.state = state
+		if err := bringJobsBack(ctx, tx, shared); err != nil {
+			return err
+		}
 		return writeClock(ctx, tx, state)
 	})
 	if err != nil {
@@ -280,6 +284,30 @@ func (s *Service) AcceptClock(ctx context.Context) error {
 	}
 	s.time.Reset(time.UnixMicro(now.state.Seen))
 	s.watched.saw(now.state, s.time.Elapsed())
+	return nil
+}
+
+// bringJobsBack has jobs go on now whose next attempt or lease was dated by a clock that was ahead: no job waits, and no owner is
+// believed alive, for that long. An owner that lives loses its chunk, and the job goes on from where it was saved.
+func bringJobsBack(ctx context.Context, tx store.Tx, now time.Time) error {
+	list, err := tx.Jobs(ctx, jobs.Filter{States: []jobs.State{jobs.Queued, jobs.Running}, Limit: jobs.MaxLimit})
+	if err != nil {
+		return err
+	}
+	for _, j := range list {
+		waits, leased := j.NextAttempt.Sub(now) > 24*time.Hour, j.LeaseUntil.Sub(now) > time.Hour
+		if waits {
+			j.NextAttempt = now
+		}
+		if leased {
+			j.LeaseUntil = now
+		}
+		if waits || leased {
+			if _, err := tx.Save(ctx, j); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"crypto/rand"
 	"fmt"
 	"strings"
 	"testing"
@@ -9,8 +10,10 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/clock"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/jobs"
 	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/pgtest"
+	"github.com/keyturn/keyturn/internal/store"
 )
 
 const day = 24 * time.Hour
@@ -367,4 +370,51 @@ func TestTheLogRemembersTime(t *testing.T) {
 	if n := h.rollbacks(); n != 2 {
 		t.Errorf("%d alerts after two jumps", n)
 	}
+}
+
+// A clock that was accepted on one node is accepted on all, and jobs that were to go on in that future go on.
+func TestAcceptedOnEveryNode(t *testing.T) {
+	h := newHouse(t, options{url: pgtest.Start(t).Database(t)})
+	other := h.node("other")
+	h.must(h.svc.WatchClock(t.Context()))
+	h.must(other.WatchClock(t.Context()))
+	h.clock.Jump(0, 3653*day)
+	h.must(other.WatchClock(t.Context()))
+	put := func(tx store.Tx, state jobs.State) error {
+		id, err := jobs.NewID(h.clock.Now(), rand.Reader)
+		h.must(err)
+		j, err := jobs.New(id, jobs.Job{Kind: "x", Subject: string(state), Actor: "system"}, h.clock.Database())
+		h.must(err)
+		j, _, err = tx.InsertJob(t.Context(), j)
+		if err != nil || state != jobs.Running {
+			return err
+		}
+		j.State, j.Owner, j.LeaseUntil = state, "dead", h.clock.Database().Add(time.Minute)
+		_, err = tx.Save(t.Context(), j)
+		return err
+	}
+	for _, state := range []jobs.State{jobs.Queued, jobs.Running} {
+		h.must(h.st.Change(t.Context(), func(tx store.Tx) error { return put(tx, state) }))
+	}
+	h.clock.Jump(0, -3653*day)
+	h.must(h.svc.AcceptClock(t.Context()))
+	h.must(other.WatchClock(t.Context()))
+	for name, svc := range map[string]*Service{"here": h.svc, "there": other} {
+		if now := svc.clock(); now.After(h.clock.Now().Add(time.Minute)) {
+			t.Errorf("%s it is %v", name, now)
+		}
+	}
+	h.clock.Add(time.Minute)
+	h.must(other.WatchClock(t.Context()))
+	h.must(h.svc.WatchClock(t.Context()))
+	if n := h.rollbacks(); n > 3 { // both nodes and the database, before it was accepted
+		t.Errorf("%d alerts", n)
+	}
+	h.must(h.st.View(t.Context(), func(tx store.Tx) error {
+		stale, err := tx.Stale(t.Context(), h.clock.Database(), 10)
+		if len(stale) != 2 {
+			t.Errorf("%d of 2 jobs go on", len(stale))
+		}
+		return err
+	}))
 }
