@@ -12,6 +12,7 @@ import (
 func serveCommand(a *app) *cobra.Command {
 	var listen []string
 	var accept string
+	var acceptClock bool
 	return withFlags(&cobra.Command{
 		Use: "serve", Short: "Run the server on the data directory",
 		Long: `Serves the API until it is told to stop (Ctrl-C or SIGTERM), and runs the jobs. Beside the addresses of --listen it always
@@ -35,11 +36,12 @@ the environment, as KEYTURN_LISTEN is.`,
 			if err := kms.RefuseSecrets("accept-rows", accept); err != nil {
 				return err
 			}
-			return a.serve(cmd.Context(), dir, server.Options{Set: set, AcceptRows: accept})
+			return a.serve(cmd.Context(), dir, server.Options{Set: set, AcceptRows: accept, AcceptClock: acceptClock})
 		},
 	}, func(cmd *cobra.Command) {
 		cmd.Flags().StringArrayVar(&listen, "listen", nil, "listen at this `URL`: https://HOST:PORT, http://127.0.0.1:PORT or unix:///PATH; may be repeated (KEYTURN_LISTEN)")
 		cmd.Flags().StringVar(&accept, "accept-rows", "", "take the store's rows for right as they stand, for this `REASON`, which is recorded: see docs/runbooks/rows-set-back.md first")
+		cmd.Flags().BoolVar(&acceptClock, "accept-clock", false, "the clock is right although later times were seen: a clock that was ahead had been wrong (see keyturn doctor)")
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/clock"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/keyring"
 	"github.com/keyturn/keyturn/internal/keys"
@@ -251,7 +252,7 @@ func (i *initialiser) administrator(ctx context.Context, st store.Store) (err er
 		return err
 	}
 	// The token that comes with it is not shown: who needs one asks for it, and this one ends then.
-	_, err = kms.New(kms.Config{Gate: g, Ring: ring, Store: attested, Clock: time.Now}).Bootstrap(ctx, Administrator)
+	_, err = kms.New(kms.Config{Gate: g, Ring: ring, Store: attested, Clock: clock.New(time.Now, nil)}).Bootstrap(ctx, Administrator)
 	return err
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/authn"
+	"github.com/keyturn/keyturn/internal/clock"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/gate"
 	"github.com/keyturn/keyturn/internal/httpapi"
@@ -34,10 +35,14 @@ type Options struct {
 	LogTo    io.Writer      // where log lines go, in the form of the configuration; default: nowhere
 	Log      *slog.Logger   // a logger of the caller's own, which wins over LogTo and the configuration
 	Clock    func() time.Time
-	LockWait time.Duration // how long to wait for another holder of the directory; default 5 s
+	Elapsed  func() time.Duration // time since some moment that nobody can set; default: Clock's own monotonic readings
+	LockWait time.Duration        // how long to wait for another holder of the directory; default 5 s
+
 	// AcceptRows, a reason, takes the store's signed rows for right as they stand, although their sums or a checkpoint say that they
 	// were put back, taken away or added. It is recorded as an alert. Empty: such a store isn't opened.
 	AcceptRows string
+	// AcceptClock says that the machine's clock is right although later times were seen: those were wrong.
+	AcceptClock bool
 }
 
 func (o Options) withDefaults() Options {
@@ -70,6 +75,7 @@ type Server struct {
 	opts Options
 	cfg  Config
 	log  *slog.Logger
+	time *clock.Clock // opts.Clock, but it doesn't go back: for everything that expires or falls due
 
 	// The rooms, in the order in which they were opened; Close goes backwards.
 	lock      *dirLock
@@ -114,6 +120,7 @@ func Open(ctx context.Context, dir string, opts Options) (*Server, error) {
 		return nil, fault.Wrap(api.CodeInvalid, err, "finding the data directory").WithField("dir")
 	}
 	s := &Server{dir: dir, opts: opts.withDefaults(), idle: make(chan struct{}), ready: make(chan struct{})}
+	s.time = clock.New(s.opts.Clock, s.opts.Elapsed)
 	s.log, s.started = slog.New(slog.DiscardHandler), s.opts.Clock().UTC()
 	if err := s.open(ctx); err != nil {
 		_ = s.Close(context.WithoutCancel(ctx)) // what was opened so far; the first error is the one that counts
@@ -185,7 +192,12 @@ func (s *Server) openKeys(ctx context.Context) error {
 	if err := s.ring.Open(ctx); err != nil {
 		return err
 	}
-	setup := gateSetup{dir: s.dir, cfg: s.cfg, clock: s.opts.Clock, log: s.log}
+	seen, err := kms.SeenTime(ctx, s.store)
+	if err != nil {
+		return err
+	}
+	s.time.Raise(seen)
+	setup := gateSetup{dir: s.dir, cfg: s.cfg, clock: s.time.Now, log: s.log}
 	if s.opts.AcceptRows != "" {
 		setup.acceptRows = s.store.AcceptRows
 	}
@@ -200,7 +212,7 @@ func (s *Server) openKeys(ctx context.Context) error {
 
 // openRows refuses a store whose signed rows aren't those that were last written.
 func (s *Server) openRows(ctx context.Context) error {
-	founded, err := s.store.CheckRows(ctx, s.opts.Clock())
+	founded, err := s.store.CheckRows(ctx, s.time.Wall())
 	if err != nil {
 		return fault.Wrap("", err, "opening the store")
 	}

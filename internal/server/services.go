@@ -30,6 +30,11 @@ func (s *Server) openServices(ctx context.Context) (err error) {
 	if err := s.kms.Start(ctx); err != nil {
 		return err
 	}
+	if s.opts.AcceptClock {
+		if err := s.kms.AcceptClock(ctx); err != nil {
+			return err
+		}
+	}
 	if s.opts.AcceptRows != "" {
 		err := s.kms.Alert(ctx, kms.Warning{Name: "rows_accepted", Resource: access.Resource{Kind: access.KindSystem}, Reason: s.opts.AcceptRows})
 		if err != nil {
@@ -37,7 +42,7 @@ func (s *Server) openServices(ctx context.Context) (err error) {
 		}
 	}
 	s.incidents = incident.New(incident.Config{
-		Gate: s.gate, Store: s.store, Keys: s.kms, Datasets: s.datasets, Clock: s.opts.Clock, Enqueue: s.enqueue,
+		Gate: s.gate, Store: s.store, Keys: s.kms, Datasets: s.datasets, Clock: s.time.Now, Enqueue: s.enqueue,
 		PublicKey: s.auditKey, Version: buildinfo.String(),
 	})
 	if s.runner, err = runner.New(s.runnerConfig(), s.store, s.jobHandlers()...); err != nil {
@@ -46,22 +51,22 @@ func (s *Server) openServices(ctx context.Context) (err error) {
 	s.listenToNodes(ctx)
 	metrics := httpapi.NewMetrics()
 	metrics.Registry().MustRegister(newFigures(s.kms.Compliance, s.gate.Err))
-	local := authn.NewLocal(kms.Directory{Store: s.store}, &s.signIns, s.opts.Clock)
+	local := authn.NewLocal(kms.Directory{Store: s.store}, &s.signIns, s.time.Now)
 	s.api, err = httpapi.New(httpapi.Config{
 		Services: s.services(),
 		Authn: []authn.Method{
-			token.New(kms.Directory{Store: s.store}, &s.signIns, s.opts.Clock),
+			token.New(kms.Directory{Store: s.store}, &s.signIns, s.time.Now),
 			peer.New(local, os.Getuid()),
 			embedded{local},
 		},
-		Record: s.gate, Metrics: metrics, Ready: s.isReady, Log: s.log, Clock: s.opts.Clock,
+		Record: s.gate, Metrics: metrics, Ready: s.isReady, Log: s.log, Clock: s.time.Wall,
 	})
 	return err
 }
 
 func (s *Server) newKMS() *kms.Service {
 	return kms.New(kms.Config{
-		Gate: s.gate, Ring: s.ring, Store: s.store, Clock: s.opts.Clock,
+		Gate: s.gate, Ring: s.ring, Store: s.store, Clock: s.time, Node: s.cfg.Node,
 		DestroyQuiet: s.cfg.Keys.DestroyQuiet,
 		Tombstones:   &tombstoneFile{path: filepath.Join(s.dir, TombstoneFile)},
 		Masters:      masterConfig{dir: s.dir, environ: s.opts.Environ, set: s.opts.Set},
@@ -77,7 +82,7 @@ func (s *Server) newKMS() *kms.Service {
 
 // checkRows is nil while the signed rows are those that were last written, as far as that can be told.
 func (s *Server) checkRows(ctx context.Context) error {
-	_, err := s.store.CheckRows(ctx, s.opts.Clock())
+	_, err := s.store.CheckRows(ctx, s.time.Wall())
 	return err
 }
 
@@ -91,7 +96,7 @@ func (s *Server) isReady() error {
 
 func (s *Server) newRotation() *rotation.Service {
 	return rotation.New(rotation.Config{
-		Gate: s.gate, Store: s.store, Keys: s.kms, Datasets: s.datasets, Clock: s.opts.Clock, Enqueue: s.enqueue, Masters: s.kms.MastersUsable, Rows: s.checkRows, Log: s.log,
+		Gate: s.gate, Store: s.store, Keys: s.kms, Datasets: s.datasets, Clock: s.time.Now, Enqueue: s.enqueue, Masters: s.kms.MastersUsable, Rows: s.checkRows, Log: s.log,
 		Schedules: rotation.Schedules{Check: s.cfg.Rotation.Check, Health: s.cfg.Rotation.Health, Zone: s.cfg.Rotation.Zone},
 	})
 }
@@ -100,10 +105,10 @@ func (s *Server) newRotation() *rotation.Service {
 func (s *Server) services() httpapi.Services {
 	return httpapi.Services{
 		Keys: s.kms, Crypto: s.kms, Masters: s.kms, Principals: s.kms, System: s.kms, Datasets: s.datasets, Rotation: s.rotation, Incidents: s.incidents,
-		Reports: report.New(report.Config{Gate: s.gate, Store: s.store, Clock: s.opts.Clock, Census: s.underVersion, Buried: s.kms.Buried}),
+		Reports: report.New(report.Config{Gate: s.gate, Store: s.store, Clock: s.time.Now, Census: s.underVersion, Buried: s.kms.Buried}),
 		Jobs: oversight.NewJobs(oversight.JobsConfig{
-			Gate: s.gate, Store: s.store, Runner: s.runner, Work: s.startWork, Clock: s.opts.Clock, Counts: reencrypt.RunOf, Needs: s.jobNeeds,
+			Gate: s.gate, Store: s.store, Runner: s.runner, Work: s.startWork, Clock: s.time.Now, Counts: reencrypt.RunOf, Needs: s.jobNeeds,
 		}),
-		Audit: oversight.NewLog(oversight.LogConfig{Gate: s.gate, Store: s.store, Clock: s.opts.Clock, PublicKey: s.auditKey}),
+		Audit: oversight.NewLog(oversight.LogConfig{Gate: s.gate, Store: s.store, Clock: s.time.Now, PublicKey: s.auditKey}),
 	}
 }
