@@ -56,6 +56,6 @@ type Tx interface {
 
 	// KEKs lists every key-encryption key of every purpose and generation.
 	KEKs(ctx context.Context) ([]KEK, error)
-	// PutKEK replaces a KEK's row and all of its wrappings.
-	PutKEK(ctx context.Context, k KEK) error
+	// PutKEKs replaces the rows of KEKs, in their order, and all of their wrappings. None may come twice.
+	PutKEKs(ctx context.Context, list ...KEK) error
 }
