@@ -183,10 +183,8 @@ func (h *house) initialise(attested *Attested) {
 	h.must(err)
 	_, public := h.signer()
 	h.must(h.st.Change(ctx, func(tx store.Tx) error {
-		for _, k := range keks {
-			if err := tx.PutKEK(ctx, k); err != nil {
-				return err
-			}
+		if err := tx.PutKEKs(ctx, keks...); err != nil {
+			return err
 		}
 		return tx.PutAuditKeys(ctx, audit.SealedKeys{Verifier: public.String(), Signing: []byte("-"), MAC: []byte("-"), Created: h.clock.Now()})
 	}))

@@ -195,10 +195,8 @@ func (i *initialiser) keys(ctx context.Context, st store.Store) error {
 		return err
 	}
 	return st.Change(ctx, func(tx store.Tx) error {
-		for _, k := range fresh.keks {
-			if err := tx.PutKEK(ctx, k); err != nil {
-				return err
-			}
+		if err := tx.PutKEKs(ctx, fresh.keks...); err != nil {
+			return err
 		}
 		return tx.PutAuditKeys(ctx, logKeys)
 	})
