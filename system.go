@@ -28,9 +28,17 @@ func (c *Client) AddMasterKey(ctx context.Context, url string) (api.MasterRotati
 	return post[api.MasterRotation](ctx, c, route("master-keys"), api.MasterKeyRequest{URL: url})
 }
 
-// RemoveMasterKey takes away every wrapping under a master key. Codes: in_use for the last one that opens the store.
+// RemoveMasterKey takes away every wrapping under a master key, also of one that only other nodes have, which may be named by
+// its fingerprint too. Codes: in_use for the last one that opens the store, and while other nodes run on the store; then
+// see RemoveMasterKeyOfNodes.
 func (c *Client) RemoveMasterKey(ctx context.Context, url string) (api.MasterRotation, error) {
 	return post[api.MasterRotation](ctx, c, route("master-keys", "remove"), api.MasterKeyRequest{URL: url})
+}
+
+// RemoveMasterKeyOfNodes is RemoveMasterKey also while other nodes run on the store. Each of them must have another master
+// key that opens it, or it doesn't start again, and stops serving after its keys.masterOutage.
+func (c *Client) RemoveMasterKeyOfNodes(ctx context.Context, url string) (api.MasterRotation, error) {
+	return post[api.MasterRotation](ctx, c, route("master-keys", "remove"), api.MasterKeyRequest{URL: url, OtherNodes: true})
 }
 
 // RotateMasterKeys wraps the KEKs anew, or makes a new generation of each.

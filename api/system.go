@@ -24,20 +24,35 @@ type MasterKey struct {
 	Detail   string `json:"detail,omitempty"`
 }
 
+// MasterKeyElsewhere is a master key that KEKs are wrapped under and that isn't among those of the node that answers: it is
+// configured on another one, or was forgotten. KEKs is how many.
+type MasterKeyElsewhere struct {
+	URL         string `json:"url"`
+	Fingerprint string `json:"fingerprint"`
+	KEKs        int    `json:"keks"`
+	Detail      string `json:"detail,omitempty"`
+}
+
 // MasterKeyList is what `master list|verify` print.
 type MasterKeyList struct {
-	MasterKeys []MasterKey `json:"masterKeys"`
+	MasterKeys []MasterKey          `json:"masterKeys"`
+	Elsewhere  []MasterKeyElsewhere `json:"elsewhere,omitempty"`
 }
 
-// MasterKeyRequest names a master key by URL.
+// MasterKeyRequest names a master key by URL; one to remove that only other nodes have, also by its fingerprint. OtherNodes
+// must be true to remove one while other nodes run on the store.
 type MasterKeyRequest struct {
-	URL string `json:"url"`
+	URL        string `json:"url"`
+	OtherNodes bool   `json:"otherNodes,omitempty"`
 }
 
-// MasterRotation is what `master rotate|add|remove` print: KEKs rewrapped, and the master keys now.
+// MasterRotation is what `master rotate|add|remove` print: KEKs rewrapped, and the master keys now. OtherNodes are those that
+// ran when a master key was removed.
 type MasterRotation struct {
-	Rewrapped  int         `json:"rewrapped"`
-	MasterKeys []MasterKey `json:"masterKeys"`
+	Rewrapped  int                  `json:"rewrapped"`
+	MasterKeys []MasterKey          `json:"masterKeys"`
+	Elsewhere  []MasterKeyElsewhere `json:"elsewhere,omitempty"`
+	OtherNodes []string             `json:"otherNodes,omitempty"`
 }
 
 // RotateMasterRequest makes a new generation of every KEK (KEKs true), or only wraps the KEKs anew under the configured master keys.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -77,20 +78,21 @@ func (a *app) generateAt(ctx context.Context, url string) error {
 func masterList(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List the master keys",
-		Long:    "Lists the configured master keys and whether each opens the store.",
+		Long: `Lists the configured master keys and whether each opens the store; "elsewhere" are those that the store is wrapped under and
+this node doesn't have: configured on another node, or forgotten.`,
 		Example: "  keyturn master list",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.with(cmd.Context(), func(s *store) error {
 				list, err := s.MasterKeys(cmd.Context())
-				return a.showMasters(list, list.MasterKeys, err)
+				return a.showMasters(list, list.MasterKeys, list.Elsewhere, err)
 			})
 		},
 	}
 }
 
 // showMasters prints master keys; doc is what --json prints of them.
-func (a *app) showMasters(doc any, keys []api.MasterKey, err error) error {
+func (a *app) showMasters(doc any, keys []api.MasterKey, elsewhere []api.MasterKeyElsewhere, err error) error {
 	if err != nil {
 		return err
 	}
@@ -99,10 +101,17 @@ func (a *app) showMasters(doc any, keys []api.MasterKey, err error) error {
 		for _, m := range keys {
 			t.row(m.URL, m.Provider, m.Kind, m.OK)
 		}
+		for _, m := range elsewhere {
+			provider, _, _ := strings.Cut(m.URL, ":")
+			t.row(m.URL, provider, "-", "elsewhere")
+		}
 		for _, m := range keys {
 			if m.Detail != "" {
 				t.line("%s: %s", m.URL, m.Detail)
 			}
+		}
+		for _, m := range elsewhere {
+			t.line("%s (fingerprint %s): %s", m.URL, m.Fingerprint, m.Detail)
 		}
 	})
 }
@@ -116,7 +125,7 @@ func masterAdd(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(s *store) error {
 				res, err := s.AddMasterKey(cmd.Context(), args[0])
-				return a.showMasters(res, res.MasterKeys, err)
+				return a.showMasters(res, res.MasterKeys, res.Elsewhere, err)
 			})
 		},
 	}
@@ -126,7 +135,9 @@ func masterRemove(a *app) *cobra.Command {
 	var yes bool
 	return withFlags(&cobra.Command{
 		Use: "remove URL", Short: "Take away every wrapping under a master key",
-		Long:    "Takes away every wrapping under a master key: it opens the store no more. The last one that opens is never removed. Asks\nfirst.",
+		Long: `Takes away every wrapping under a master key: it opens the store no more. The last one that opens is never removed. Asks
+first. It may be one that only other nodes have, or had, and then be named by its fingerprint, too: 'keyturn master list' shows
+them. While other nodes run, each must have another master key before: without --yes it is refused and says which nodes.`,
 		Example: "  keyturn master remove env://KEYTURN_MASTER_KEY_OLD",
 		Args:    args("URL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -134,11 +145,21 @@ func masterRemove(a *app) *cobra.Command {
 				return err
 			}
 			return a.with(cmd.Context(), func(s *store) error {
-				res, err := s.RemoveMasterKey(cmd.Context(), args[0])
-				return a.showMasters(res, res.MasterKeys, err)
+				remove := s.RemoveMasterKey
+				if yes {
+					remove = s.RemoveMasterKeyOfNodes
+				}
+				res, err := remove(cmd.Context(), args[0])
+				if err == nil && len(res.OtherNodes) > 0 {
+					a.note("keyturn: other nodes are running: %s. One whose configuration names no other master key of the store doesn't start again, and stops serving after its keys.masterOutage: see to it now (docs/running-many-nodes.md).",
+						printable(strings.Join(res.OtherNodes, ", ")))
+				}
+				return a.showMasters(res, res.MasterKeys, res.Elsewhere, err)
 			})
 		},
-	}, func(cmd *cobra.Command) { cmd.Flags().BoolVar(&yes, "yes", false, "don't ask") })
+	}, func(cmd *cobra.Command) {
+		cmd.Flags().BoolVar(&yes, "yes", false, "don't ask, and go on while other nodes run")
+	})
 }
 
 func masterRotate(a *app) *cobra.Command {
@@ -146,7 +167,9 @@ func masterRotate(a *app) *cobra.Command {
 	return withFlags(&cobra.Command{
 		Use: "rotate", Short: "Wrap the key-encryption keys anew",
 		Long: `Wraps the key-encryption keys anew under every configured master key: what to do after the content of a master key changed.
-With --keks a new generation of every key-encryption key is made, and all key versions are wrapped anew. Neither touches data.`,
+What is wrapped under master keys that this node doesn't have stays: 'keyturn master list' shows them, 'keyturn master remove' gives
+one up. With --keks a new generation of every key-encryption key is made, and all key versions are wrapped anew; that needs every
+master key of the store on this node. Neither touches data.`,
 		Example: "  keyturn master rotate\n  keyturn master rotate --keks",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -155,7 +178,7 @@ With --keks a new generation of every key-encryption key is made, and all key ve
 				if err == nil && !a.json {
 					a.note("%d key-encryption keys wrapped anew.", res.Rewrapped)
 				}
-				return a.showMasters(res, res.MasterKeys, err)
+				return a.showMasters(res, res.MasterKeys, res.Elsewhere, err)
 			})
 		},
 	}, func(cmd *cobra.Command) {
@@ -166,13 +189,14 @@ With --keks a new generation of every key-encryption key is made, and all key ve
 func masterVerify(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "verify", Short: "Open every key-encryption key under every master key",
-		Long:    "Opens every key-encryption key under every master key, and says which fail. Exit status 6 when any does.",
+		Long: `Opens every key-encryption key under every master key, and says which fail. Exit status 6 when any does. On the machine of a
+server, without a token, it answers also when that has shut its keys because no master key could be reached.`,
 		Example: "  keyturn master verify",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.with(cmd.Context(), func(s *store) error {
 				list, err := s.VerifyMasterKeys(cmd.Context())
-				if err := a.showMasters(list, list.MasterKeys, err); err != nil {
+				if err := a.showMasters(list, list.MasterKeys, list.Elsewhere, err); err != nil {
 					return err
 				}
 				for _, m := range list.MasterKeys {

@@ -2,6 +2,7 @@ package authn
 
 import (
 	"context"
+	"reflect"
 	"sync/atomic"
 	"time"
 
@@ -39,6 +40,9 @@ func (l *Local) Principal(ctx context.Context) (*access.Principal, error) {
 	}
 	p, err := l.source.LocalAdministrator(ctx)
 	if err != nil {
+		if known := l.unchanged(ctx, err); known != nil {
+			return known, nil
+		}
 		return nil, Refusal(err)
 	}
 	if p.Disabled {
@@ -46,6 +50,34 @@ func (l *Local) Principal(ctx context.Context) (*access.Principal, error) {
 	}
 	l.last.Store(&remembered{&p, gen, now})
 	return &p, nil
+}
+
+// diagnosing marks the context of a request that asks what is wrong with the master keys.
+type diagnosing struct{}
+
+// Diagnosing is ctx for the one request that must be answered also while no master key can be reached, because it says why
+// none can. Nobody's row can be proven then. The local administrator is who he was all the same if his row is, to the
+// last byte, the one that was proven before in this process.
+func Diagnosing(ctx context.Context) context.Context {
+	return context.WithValue(ctx, diagnosing{}, true)
+}
+
+// Unproven is what a Source also is that can read the local administrator's row without proving it.
+type Unproven interface {
+	UnprovenAdministrator(ctx context.Context) (access.Principal, error)
+}
+
+// unchanged is the local administrator for a request that is Diagnosing, or nil.
+func (l *Local) unchanged(ctx context.Context, err error) *access.Principal {
+	known := l.last.Load()
+	raw, ok := l.source.(Unproven)
+	if ctx.Value(diagnosing{}) == nil || fault.CodeOf(err) != api.CodeUnavailable || known == nil || !ok {
+		return nil
+	}
+	if now, err := raw.UnprovenAdministrator(ctx); err != nil || !reflect.DeepEqual(now, *known.principal) {
+		return nil
+	}
+	return known.principal
 }
 
 // Fresh says whether an answer of that moment may still be used. A clock that went backwards makes everything stale:

@@ -135,8 +135,12 @@ func (a *API) serve(x *exchange) error {
 // authenticate finds out who asks, before anything that he sent is looked at. Every refusal is the same.
 func (a *API) authenticate(x *exchange) error {
 	x.caller = &access.Caller{SourceIP: sourceIP(x.r.RemoteAddr), RequestID: a.ids.next()}
+	ctx := x.r.Context()
+	if x.r.URL.Path == verifyPath { // must answer when nothing else can
+		ctx = authn.Diagnosing(ctx)
+	}
 	for _, m := range a.authn {
-		p, known, err := m.Authenticate(x.r.Context(), x.r)
+		p, known, err := m.Authenticate(ctx, x.r)
 		if fault.CodeOf(err) == api.CodeIntegrity { // a forged row: refused, recorded, and said
 			if failed := a.failures.record(x.r.Context(), x.caller, api.CodeIntegrity); failed != nil {
 				return failed

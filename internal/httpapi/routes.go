@@ -42,6 +42,8 @@ const (
 	datasetPath  = "/v1/datasets/{dataset}"
 	jobPath      = "/v1/jobs/{job}"
 	incidentPath = "/v1/incidents/{incident}"
+	mastersPath  = "/v1/master-keys"
+	verifyPath   = mastersPath + "/verify"
 )
 
 func (a *API) keyRoutes() []Route {
@@ -86,7 +88,7 @@ func (a *API) cryptoRoutes() []Route {
 func (a *API) masterRoutes() []Route {
 	s := a.services.Masters
 	row := func(method, path, summary string, action access.Action, h handler) Route {
-		return Route{Method: method, Pattern: "/v1/master-keys" + path, Summary: summary, Action: action, Kind: access.KindMaster, handler: h}
+		return Route{Method: method, Pattern: mastersPath + path, Summary: summary, Action: action, Kind: access.KindMaster, handler: h}
 	}
 	return []Route{
 		row("GET", "", "List the configured master keys", access.MasterRead, get(plain(s.Masters))),

@@ -145,8 +145,8 @@ func (r *Ring) unwrapKEK(ctx context.Context, rec keys.KEK, masters []MasterKey)
 		return nil, fault.New(api.CodeUnavailable, "opening the key-encryption keys: escrow:// is the only master key configured, and doesn't open a store by itself").
 			WithField(FieldURL).WithNext(bringShares)
 	case failure == nil:
-		return nil, fault.New(api.CodeIntegrity, "opening the key-encryption keys: the configured master key is another one than the store was made with").
-			WithField(FieldURL).WithNext("configure one of: " + wrappedBy(rec))
+		return nil, fault.New(api.CodeIntegrity, "opening the key-encryption keys: the configured master key is another one than those that the store is wrapped under").
+			WithField(FieldURL).WithNext("configure one of: " + wrappedBy(rec) + "; if it opened the store before, it was removed on another node: keyturn master remove")
 	}
 	err := fault.Wrap("", failure, "opening the key-encryption keys")
 	if escrowed > 0 {
@@ -165,11 +165,15 @@ func wrappingUnder(rec keys.KEK, master MasterKey) []byte {
 }
 
 // NewKEKs makes a new generation of the KEK of each purpose, wrapped under every master key. It returns what to store in
-// one transaction: the new ones, active, and those they replace, not active any more. Call Open once it is committed.
+// one transaction: the new ones, active, and those they replace, not active any more and otherwise as they were read. Call
+// Open once it is committed. Errors: conflict where the store is wrapped under master keys that this ring doesn't have.
 func (r *Ring) NewKEKs(ctx context.Context, purposes []keys.KEKPurpose) ([]keys.KEK, error) {
 	records, err := r.src.KEKs(ctx)
 	if err != nil {
 		return nil, fault.Wrap("", err, "reading the key-encryption keys")
+	}
+	if err := wrappable(records, r.Masters()); err != nil {
+		return nil, err
 	}
 	var out []keys.KEK
 	for _, purpose := range purposes {
@@ -205,15 +209,14 @@ func (r *Ring) newKEK(ctx context.Context, purpose keys.KEKPurpose, generation u
 	return rec, err
 }
 
-// RewrapKEKs wraps every KEK under masters, which may be others than those in use, and under no one else. It returns what
-// to store in one transaction; call Use with the same masters once it is committed. No key and no data is touched.
-func (r *Ring) RewrapKEKs(ctx context.Context, masters []MasterKey) ([]keys.KEK, error) {
-	records, err := r.src.KEKs(ctx)
-	if err != nil {
-		return nil, fault.Wrap("", err, "reading the key-encryption keys")
-	}
+// RewrapKEKs wraps every KEK of read, which is what the store holds, under masters, which may be others than those in use.
+// Wrappings under master keys that aren't among them stay as they are, but for those that gone names (see kept). It returns
+// what to store in one transaction, provided that read is still what is stored; call Use with the same masters once it
+// is committed. No key and no data is touched.
+func (r *Ring) RewrapKEKs(ctx context.Context, read []keys.KEK, masters []MasterKey, gone func(keys.Wrapping) bool) ([]keys.KEK, error) {
+	records := slices.Clone(read)
 	now := r.Masters()
-	err = overCores(len(records), func(i int) error {
+	err := overCores(len(records), func(i int) error {
 		m, err := r.unwrapKEK(ctx, records[i], now)
 		if err != nil {
 			return err
@@ -224,6 +227,9 @@ func (r *Ring) RewrapKEKs(ctx context.Context, masters []MasterKey) ([]keys.KEK,
 	})
 	if err != nil {
 		return nil, err
+	}
+	for i := range records {
+		records[i].Wrappings = append(records[i].Wrappings, kept(records[i].Wrappings, read[i].Wrappings, gone)...)
 	}
 	return records, nil
 }

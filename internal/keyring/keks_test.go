@@ -156,7 +156,7 @@ func TestMasterRotation(t *testing.T) {
 	ring := keyringtest.NewRing(t, src, one)
 	key := keyringtest.NewKey(t, ring, src, "phi")
 	for _, masters := range [][]keyring.MasterKey{{one, two}, {two}} {
-		rewrapped, err := ring.RewrapKEKs(t.Context(), masters)
+		rewrapped, err := keyringtest.Rewrap(t, ring, src, masters...)
 		if err != nil || len(rewrapped) != len(keys.KEKPurposes()) {
 			t.Fatalf("%d rewrapped, %v", len(rewrapped), err)
 		}
@@ -189,19 +189,19 @@ func TestMasterRotation(t *testing.T) {
 func TestWrappingIsForAll(t *testing.T) {
 	src, one := &keyringtest.Source{}, keyringtest.Master(t, "one")
 	ring := keyringtest.NewRing(t, src, one)
-	if _, err := ring.RewrapKEKs(t.Context(), []keyring.MasterKey{one, unopened(t)}); fault.CodeOf(err) != api.CodeDenied {
+	if _, err := keyringtest.Rewrap(t, ring, src, one, unopened(t)); fault.CodeOf(err) != api.CodeDenied {
 		t.Errorf("wrapping under one that is away: %v", err)
 	}
-	if _, err := ring.RewrapKEKs(t.Context(), nil); fault.CodeOf(err) != api.CodeInUse {
+	if _, err := keyringtest.Rewrap(t, ring, src); fault.CodeOf(err) != api.CodeInUse {
 		t.Errorf("wrapping under none: %v", err)
 	}
-	if _, err := keyring.New("x", []keyring.MasterKey{unopened(t)}, src).NewKEKs(t.Context(), keys.KEKPurposes()); fault.CodeOf(err) != api.CodeDenied {
+	if _, err := keyring.New("x", []keyring.MasterKey{unopened(t)}, &keyringtest.Source{}).NewKEKs(t.Context(), keys.KEKPurposes()); fault.CodeOf(err) != api.CodeDenied {
 		t.Errorf("making KEKs under one that is away: %v", err)
 	}
-	if _, err := ring.RewrapKEKs(t.Context(), []keyring.MasterKey{forgetful{one}}); fault.CodeOf(err) != api.CodeIntegrity {
+	if _, err := keyringtest.Rewrap(t, ring, src, forgetful{one}); fault.CodeOf(err) != api.CodeIntegrity {
 		t.Errorf("a master key whose wrapping doesn't open: %v", err)
 	}
-	same, err := ring.RewrapKEKs(t.Context(), []keyring.MasterKey{one, one})
+	same, err := keyringtest.Rewrap(t, ring, src, one, one)
 	if err != nil || len(same[0].Wrappings) != 1 {
 		t.Errorf("the same key twice: %v", err)
 	}

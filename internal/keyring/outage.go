@@ -44,7 +44,7 @@ func (r *Ring) Usable() error {
 	}
 	return fault.Newf(api.CodeUnavailable, "using keys: no master key was reached since %s, longer than the %s for which open keys serve without one",
 		last.UTC().Format(time.RFC3339), limit).
-		WithNext("give keyturn access to a master key again, its log says what failed; it then goes on by itself")
+		WithNext("give keyturn access to a master key again; it then goes on by itself. keyturn master verify says what is wrong with each, on this node's machine, as the user that keyturn runs as and without a token; so does the log of keyturn serve")
 }
 
 // Shut forgets every key, and the master keys that were handed over, once Usable refuses: who looks into this process's

@@ -32,12 +32,18 @@ type KEKStatus struct {
 // Verify opens every KEK of the store under every master key, as `doctor` and `master verify` promise: to the very key that
 // is in use. It changes nothing.
 func (r *Ring) Verify(ctx context.Context) []MasterStatus {
+	out, _ := r.VerifyUnder(ctx, r.Masters())
+	return out
+}
+
+// VerifyUnder is Verify for master keys that may be others than those in use, and lists those that are configured elsewhere.
+func (r *Ring) VerifyUnder(ctx context.Context, masters []MasterKey) ([]MasterStatus, []Elsewhere) {
 	records, err := r.src.KEKs(ctx)
 	if err == nil && len(records) == 0 {
 		err = fault.New(api.CodeNotFound, "the store has no key-encryption keys").WithNext("keyturn init")
 	}
 	var out []MasterStatus
-	for _, master := range r.Masters() {
+	for _, master := range masters {
 		s := MasterStatus{URL: master.URL(), Provider: master.Provider(), Kind: master.Kind(), ID: master.ID(), Err: err}
 		s.KEKs = make([]KEKStatus, len(records))
 		_ = overCores(len(records), func(i int) error {
@@ -53,15 +59,14 @@ func (r *Ring) Verify(ctx context.Context) []MasterStatus {
 		s.OK = s.Err == nil
 		out = append(out, s)
 	}
-	return out
+	return out, elsewhere(records, masters)
 }
 
 // tryKEK opens a KEK under one master key and forgets it.
 func (r *Ring) tryKEK(ctx context.Context, rec keys.KEK, master MasterKey) error {
 	blob := wrappingUnder(rec, master)
 	if blob == nil && master.ID() != "" { // one that could not be opened answers with its own error
-		return fault.New(api.CodeNotFound, "key-encryption key "+string(rec.ID)+" was never wrapped under "+master.URL()).
-			WithNext("wrap it: keyturn master rotate")
+		return r.notWrapped(rec, master)
 	}
 	m, err := master.Unwrap(ctx, blob, r.kekBinding(rec))
 	if err != nil {

@@ -2,6 +2,7 @@ package kms
 
 import (
 	"context"
+	"strings"
 
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/envelope"
@@ -39,6 +40,22 @@ func (d Directory) LocalAdministrator(ctx context.Context) (access.Principal, er
 		if err != nil {
 			return access.Principal{}, err
 		}
+		return tx.PrincipalByID(ctx, id)
+	})
+}
+
+// UnprovenAdministrator implements authn.Unproven: the same rows, as they stand in the store, whoever wrote them.
+func (d Directory) UnprovenAdministrator(ctx context.Context) (access.Principal, error) {
+	st := d.Store
+	if a, ok := st.(*Attested); ok {
+		st = a.Store
+	}
+	return read(ctx, Directory{st}, func(tx store.Tx) (access.Principal, error) {
+		id, err := tx.Meta(ctx, metaLocalAdministrator)
+		if err != nil {
+			return access.Principal{}, err
+		}
+		id, _, _ = strings.Cut(id, " ") // its MAC
 		return tx.PrincipalByID(ctx, id)
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/keyturn/keyturn/internal/clock"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/gate"
+	"github.com/keyturn/keyturn/internal/keyring"
 	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/store"
 )
@@ -70,6 +71,7 @@ func run(ctx context.Context, check Check) api.DoctorCheck {
 func (s *Service) ownChecks() []Check {
 	return []Check{
 		{"master-keys", SeverityError, s.checkMasters},
+		{"master-keys-elsewhere", SeverityWarning, s.checkElsewhere},
 		{"escrow", SeverityWarning, s.checkEscrow},
 		{"store", SeverityError, s.checkStore},
 		{"keys", SeverityError, s.checkKeys},
@@ -92,7 +94,7 @@ func unknown(err error) (bool, string, string) {
 
 // checkMasters proves that every key-encryption key opens under every master key.
 func (s *Service) checkMasters(ctx context.Context) (bool, string, string) {
-	all := s.verifyMasters(ctx)
+	all, _ := s.verifyMasters(ctx)
 	var bad []string
 	fix := ""
 	for _, m := range all {
@@ -114,6 +116,26 @@ func (s *Service) checkMasters(ctx context.Context) (bool, string, string) {
 		return false, strings.Join(bad, "; "), fix
 	}
 	return true, fmt.Sprintf("%d key-encryption keys open under each of %d master keys", len(all[0].KEKs), len(all)), ""
+}
+
+// checkElsewhere warns of master keys that the store is wrapped under and this node doesn't have: one that nobody needs any
+// more is forgotten otherwise, and still opens the store. The escrow key has a check of its own.
+func (s *Service) checkElsewhere(ctx context.Context) (bool, string, string) {
+	all, err := s.ring.Elsewhere(ctx)
+	if err != nil {
+		return unknown(err)
+	}
+	var shown, remove []string
+	for _, e := range all {
+		if e.URL != keyring.EscrowURL {
+			shown, remove = append(shown, e.URL+" (fingerprint "+e.ID+")"), append(remove, "keyturn master remove "+e.Name)
+		}
+	}
+	if len(shown) == 0 {
+		return true, "the store is wrapped under no master key that this node doesn't have", ""
+	}
+	return false, "the store is wrapped under master keys that this node doesn't have: " + listed(shown),
+		"add it to masterKeys of this node, so that all nodes have the same list; or give it up: " + listed(remove)
 }
 
 func (s *Service) checkStore(ctx context.Context) (bool, string, string) {

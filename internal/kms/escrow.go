@@ -27,17 +27,17 @@ func (s *Service) SplitEscrow(ctx context.Context, c *access.Caller, in api.Spli
 	s.masterMu.Lock()
 	defer s.masterMu.Unlock()
 	var made split
-	var wrapped []keys.KEK
+	var read, wrapped []keys.KEK
 	var refused error
 	now := s.ring.Masters()
 	if allowed(c, access.MasterEscrow, masterResource) {
 		if made, refused = s.split(ctx, in, now); refused == nil {
-			wrapped, refused = s.ring.RewrapKEKs(ctx, made.masters)
+			read, wrapped, refused = s.wrapAnew(ctx, made.masters, made.replaced())
 		}
 		defer made.shares.Destroy()
 	}
 	intent := gate.Intent{Action: access.MasterEscrow, Type: audit.ConfigWrite, Verb: "escrow_split", Resource: masterResource}
-	if err := s.storeKEKs(ctx, c, intent, wrapped, keyring.EscrowURL, refused, made.change); err != nil {
+	if err := s.storeKEKs(ctx, c, intent, read, wrapped, keyring.EscrowURL, refused, made.change); err != nil {
 		closeNew(made.masters, now)
 		return api.EscrowShares{}, err
 	}
@@ -60,6 +60,12 @@ type split struct {
 	masters []keyring.MasterKey // with the new escrow key among them
 	shares  keyring.EscrowSet
 	change  escrowChange
+}
+
+// replaced are the wrappings under the key of the set before, also where another node has that key in a file, from a recovery:
+// enough people may have it, and this node has not been told to keep it.
+func (m split) replaced() func(keys.Wrapping) bool {
+	return func(w keys.Wrapping) bool { return m.change.before != "" && w.MasterID == m.change.before }
 }
 
 // split makes a new set in memory.

@@ -83,12 +83,6 @@ type escrowChange struct {
 	drop   bool
 }
 
-// escrowOf is the change that goes with another list of master keys.
-func escrowOf(now, next []keyring.MasterKey) escrowChange {
-	had := slices.ContainsFunc(now, func(m keyring.MasterKey) bool { return !keyring.Opens(m) })
-	return escrowChange{drop: had && !slices.ContainsFunc(next, func(m keyring.MasterKey) bool { return !keyring.Opens(m) })}
-}
-
 // apply writes the change, and holds the one rule of escrow: where there is a set, every key-encryption key is wrapped
 // under its key, or nothing is stored. So a node whose configuration doesn't name escrow://, and one that knows an older
 // set, can't take it away from the others unnoticed.

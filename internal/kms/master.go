@@ -1,7 +1,9 @@
 package kms
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -38,7 +40,7 @@ func (s *Service) masters(ctx context.Context, c *access.Caller, verb string) (a
 	out := api.MasterKeyList{}
 	in := gate.Intent{Action: access.MasterRead, Type: audit.ConfigRead, Verb: verb, Resource: masterResource}
 	err := s.gate.Use(ctx, c, in, func(ctx context.Context, ev *audit.Event) error {
-		out.MasterKeys = s.masterViews(ctx)
+		out.MasterKeys, out.Elsewhere = s.masterViews(ctx)
 		ev.Details.Items = uint64(len(out.MasterKeys))
 		for _, m := range out.MasterKeys {
 			if !m.OK {
@@ -53,58 +55,135 @@ func (s *Service) masters(ctx context.Context, c *access.Caller, verb string) (a
 	return out, nil
 }
 
-func (s *Service) masterViews(ctx context.Context) []api.MasterKey {
+// masterViews shows the configured master keys, and those that the store is wrapped under beside them.
+func (s *Service) masterViews(ctx context.Context) ([]api.MasterKey, []api.MasterKeyElsewhere) {
 	out := []api.MasterKey{}
-	for _, m := range s.verifyMasters(ctx) {
+	all, others := s.verifyMasters(ctx)
+	for _, m := range all {
 		v := api.MasterKey{URL: m.URL, Provider: m.Provider, Kind: string(m.Kind), OK: m.OK}
 		if m.Err != nil {
 			v.Detail = fault.MessageOf(m.Err)
 		}
 		out = append(out, v)
 	}
+	var elsewhere []api.MasterKeyElsewhere
+	for _, e := range others {
+		elsewhere = append(elsewhere, api.MasterKeyElsewhere{
+			URL: e.URL, Fingerprint: e.ID, KEKs: e.KEKs,
+			Detail: fmt.Sprintf("%d key-encryption keys are wrapped under it, and this node doesn't have it; to give it up: keyturn master remove %s", e.KEKs, e.Name),
+		})
+	}
+	return out, elsewhere
+}
+
+// rotation is the answer of a change of master keys.
+func (s *Service) rotation(ctx context.Context, rewrapped int) api.MasterRotation {
+	out := api.MasterRotation{Rewrapped: rewrapped}
+	out.MasterKeys, out.Elsewhere = s.masterViews(ctx)
 	return out
+}
+
+// masterChange is a change of the list of master keys.
+type masterChange struct {
+	next []keyring.MasterKey      // the list after it
+	url  string                   // what the event names
+	gone func(keys.Wrapping) bool // wrappings under master keys that only other nodes have, and that go with it; nil: none
+	drop bool                     // the escrow set goes
 }
 
 // AddMaster wraps every key-encryption key under one more master key, and writes it into the configuration as the last.
 func (s *Service) AddMaster(ctx context.Context, c *access.Caller, in api.MasterKeyRequest) (api.MasterRotation, error) {
-	return s.changeMasters(ctx, c, "master_added", func(ctx context.Context, now []keyring.MasterKey) ([]keyring.MasterKey, string, error) {
+	return s.changeMasters(ctx, c, "master_added", func(ctx context.Context, now []keyring.MasterKey) (masterChange, error) {
 		if err := s.mastersEditable(); err != nil {
-			return nil, "", err // nor is the URL recorded: it may be a key, pasted
+			return masterChange{}, err // nor is the URL recorded: it may be a key, pasted
 		}
 		if err := nameable(c, in.URL, now); err != nil {
-			return nil, "", err
+			return masterChange{}, err
 		}
 		added, err := s.openMaster(ctx, in.URL)
 		if err != nil {
-			return nil, "", notOpened(c, in.URL, err)
+			return masterChange{}, notOpened(c, in.URL, err)
 		}
 		for _, m := range now {
 			if m.ID() == added.ID() || m.URL() == added.URL() {
 				_ = added.Close()
-				return nil, added.URL(), fault.New(api.CodeConflict, "adding a master key: it is configured already").WithField("url")
+				return masterChange{url: added.URL()}, fault.New(api.CodeConflict, "adding a master key: it is configured already").WithField("url")
 			}
 		}
-		return append(slices.Clone(now), added), added.URL(), nil
+		return masterChange{next: append(slices.Clone(now), added), url: added.URL()}, nil
 	})
 }
 
-// RemoveMaster takes a master key out: nothing stays wrapped under it. The last one stays.
+// RemoveMaster takes a master key out: nothing stays wrapped under it. The last one stays. It may also be one that only other
+// nodes have, by its URL or fingerprint. While other nodes run, in.OtherNodes must say that they know: without that key
+// they may have none that opens the store.
 func (s *Service) RemoveMaster(ctx context.Context, c *access.Caller, in api.MasterKeyRequest) (api.MasterRotation, error) {
-	return s.changeMasters(ctx, c, "master_removed", func(_ context.Context, now []keyring.MasterKey) ([]keyring.MasterKey, string, error) {
-		if err := s.mastersEditable(); err != nil {
-			return nil, "", err
+	var running []string
+	out, err := s.changeMasters(ctx, c, "master_removed", func(ctx context.Context, now []keyring.MasterKey) (masterChange, error) {
+		change, err := s.removal(ctx, in.URL, now)
+		if err != nil || change.url == keyring.EscrowURL { // which is no node's way in
+			return change, err
 		}
-		i := slices.IndexFunc(now, func(m keyring.MasterKey) bool { return m.URL() == in.URL })
-		switch {
-		case i < 0:
-			return nil, "", fault.New(api.CodeNotFound, "removing a master key: none with this URL is configured").WithField("url").
-				WithNext("see keyturn master list")
-		case onlyOpener(now, i):
-			return nil, in.URL, fault.New(api.CodeInUse, "removing a master key: it is the last one that opens the store by itself").
-				WithField("url").WithNext("add another one first: keyturn master add URL")
+		if running, err = s.otherNodes(ctx); err == nil && len(running) > 0 && !in.OtherNodes {
+			err = fault.New(api.CodeInUse, "removing a master key: other nodes are running and may have no other one that opens the store: "+strings.Join(running, ", ")).
+				WithField("otherNodes").WithNext("give each the list without it and start it anew (docs/running-many-nodes.md); then keyturn master remove " + change.url + " --yes")
 		}
-		return slices.Delete(slices.Clone(now), i, i+1), in.URL, nil
+		return change, err
 	})
+	out.OtherNodes = running
+	return out, err
+}
+
+// removal is the change that takes a master key away.
+func (s *Service) removal(ctx context.Context, url string, now []keyring.MasterKey) (masterChange, error) {
+	i := slices.IndexFunc(now, func(m keyring.MasterKey) bool { return m.URL() == url })
+	if i < 0 {
+		return s.giveUp(ctx, url, now)
+	}
+	if err := s.mastersEditable(); err != nil {
+		return masterChange{}, err
+	}
+	if onlyOpener(now, i) {
+		return masterChange{url: url}, fault.New(api.CodeInUse, "removing a master key: it is the last one that opens the store by itself").
+			WithField("url").WithNext("add another one first: keyturn master add URL")
+	}
+	return masterChange{next: slices.Delete(slices.Clone(now), i, i+1), url: url, drop: !keyring.Opens(now[i])}, nil
+}
+
+// giveUp is the change that takes away what is wrapped under a master key that this node doesn't have, named by its URL or
+// its fingerprint.
+func (s *Service) giveUp(ctx context.Context, name string, now []keyring.MasterKey) (masterChange, error) {
+	all, err := s.ring.Elsewhere(ctx)
+	if err != nil {
+		return masterChange{}, err
+	}
+	var found []keyring.Elsewhere
+	for _, e := range all {
+		if e.URL == name || e.ID == name {
+			found = append(found, e)
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return masterChange{}, fault.New(api.CodeNotFound, "removing a master key: none with this URL is configured, and nothing is wrapped under one").WithField("url").
+			WithNext("see keyturn master list")
+	case len(found) > 1:
+		return masterChange{url: name}, fault.New(api.CodeConflict, "removing a master key: several with this URL have wrapped the key-encryption keys").WithField("url").
+			WithNext("name it by its fingerprint, see keyturn master list")
+	}
+	id := found[0].ID
+	return masterChange{
+		next: now, url: found[0].URL, drop: found[0].URL == keyring.EscrowURL,
+		gone: func(w keys.Wrapping) bool { return w.MasterID == id },
+	}, nil
+}
+
+// otherNodes names the nodes that run on the store beside this one.
+func (s *Service) otherNodes(ctx context.Context) ([]string, error) {
+	if s.cfg.OtherNodes == nil {
+		return nil, nil
+	}
+	return s.cfg.OtherNodes(ctx)
 }
 
 // nameable keeps callers over the network from asking which files and variables there are on this machine, and from having
@@ -148,7 +227,7 @@ func (s *Service) mastersEditable() error {
 }
 
 var errFixedMasters = fault.New(api.CodeWrongState, "the list of master keys can't be changed here").
-	WithNext("change masterKeys in the configuration, then keyturn master rotate")
+	WithNext("change masterKeys in the configuration, then keyturn master rotate; give up one that was taken out of it: keyturn master remove URL")
 
 // RotateMasters wraps the key-encryption keys anew under the configured master keys; with in.KEKs it makes a new
 // generation of each and moves every version of every key under it. No data is touched either way.
@@ -156,44 +235,58 @@ func (s *Service) RotateMasters(ctx context.Context, c *access.Caller, in api.Ro
 	if in.KEKs {
 		return s.rotateKEKs(ctx, c)
 	}
-	return s.changeMasters(ctx, c, "master_rotated", func(_ context.Context, now []keyring.MasterKey) ([]keyring.MasterKey, string, error) {
-		return now, "", nil
+	return s.changeMasters(ctx, c, "master_rotated", func(_ context.Context, now []keyring.MasterKey) (masterChange, error) {
+		return masterChange{next: now}, nil
 	})
 }
 
-// changeMasters makes the list of master keys what choose says. choose also says which URL the event names.
+// changeMasters makes the list of master keys what choose says. What is wrapped under master keys of other nodes stays, but
+// for what the change gives up.
 func (s *Service) changeMasters(ctx context.Context, c *access.Caller, verb string,
-	choose func(context.Context, []keyring.MasterKey) ([]keyring.MasterKey, string, error)) (api.MasterRotation, error) {
+	choose func(context.Context, []keyring.MasterKey) (masterChange, error)) (api.MasterRotation, error) {
 	s.masterMu.Lock()
 	defer s.masterMu.Unlock()
-	var next []keyring.MasterKey
-	var wrapped []keys.KEK
-	var url string
+	var change masterChange
+	var read, wrapped []keys.KEK
 	var refused error
 	now := s.ring.Masters()
 	if allowed(c, access.MasterChange, masterResource) { // nobody else has us open files or call services
 		s.attachEscrow(ctx, now)
 		// Adding one rescues a store whose other key is gone; everything else needs all that stay.
-		if next, url, refused = choose(ctx, now); refused == nil && len(next) <= len(now) {
-			refused = s.allPresent(ctx, next)
+		if change, refused = choose(ctx, now); refused == nil && len(change.next) <= len(now) {
+			refused = s.allPresent(ctx, change.next)
 		}
 		if refused == nil {
-			wrapped, refused = s.ring.RewrapKEKs(ctx, next)
+			read, wrapped, refused = s.wrapAnew(ctx, change.next, either(keyring.Without(now, change.next), change.gone))
 		}
 	}
-	err := s.storeKEKs(ctx, c, gate.Intent{Action: access.MasterChange, Type: audit.ConfigWrite, Verb: verb, Resource: masterResource}, wrapped, url, refused, escrowOf(now, next))
-	if err != nil {
-		closeNew(next, now)
+	intent := gate.Intent{Action: access.MasterChange, Type: audit.ConfigWrite, Verb: verb, Resource: masterResource}
+	if err := s.storeKEKs(ctx, c, intent, read, wrapped, change.url, refused, escrowChange{drop: change.drop}); err != nil {
+		closeNew(change.next, now)
 		return api.MasterRotation{}, err
 	}
 	failpoint.Hit("kms/after-masters")
-	if err := s.ring.Use(ctx, next); err != nil {
+	if err := s.ring.Use(ctx, change.next); err != nil {
 		return api.MasterRotation{}, err
 	}
-	if err := s.saveMasters(ctx, now, next); err != nil {
+	if err := s.saveMasters(ctx, now, change.next); err != nil {
 		return api.MasterRotation{}, err
 	}
-	return api.MasterRotation{Rewrapped: len(wrapped), MasterKeys: s.masterViews(ctx)}, nil
+	return s.rotation(ctx, len(wrapped)), nil
+}
+
+// wrapAnew wraps the store's key-encryption keys under masters, and gives what it made with what it was made from.
+func (s *Service) wrapAnew(ctx context.Context, masters []keyring.MasterKey, gone func(keys.Wrapping) bool) (read, wrapped []keys.KEK, err error) {
+	if read, err = (Directory{s.st}).KEKs(ctx); err != nil {
+		return nil, nil, err
+	}
+	wrapped, err = s.ring.RewrapKEKs(ctx, read, masters, gone)
+	return read, wrapped, err
+}
+
+// either is what a or b says; b may be nil.
+func either(a, b func(keys.Wrapping) bool) func(keys.Wrapping) bool {
+	return func(w keys.Wrapping) bool { return a(w) || b != nil && b(w) }
 }
 
 // closeNew lets go of master keys that were opened for a change that didn't happen.
@@ -221,8 +314,8 @@ func (s *Service) saveMasters(ctx context.Context, before, after []keyring.Maste
 	return nil
 }
 
-// storeKEKs writes key-encryption keys with their event, unless somebody changed them since they were read.
-func (s *Service) storeKEKs(ctx context.Context, c *access.Caller, in gate.Intent, records []keys.KEK, url string, refused error, set escrowChange) error {
+// storeKEKs writes key-encryption keys with their event, unless somebody changed since what they were made from: read.
+func (s *Service) storeKEKs(ctx context.Context, c *access.Caller, in gate.Intent, read, records []keys.KEK, url string, refused error, set escrowChange) error {
 	if refused != nil {
 		return s.refuse(ctx, c, in, func(ev *audit.Event) { ev.Details.MasterKey = url }, refused)
 	}
@@ -232,7 +325,7 @@ func (s *Service) storeKEKs(ctx context.Context, c *access.Caller, in gate.Inten
 		if err != nil {
 			return err
 		}
-		if !follows(records, stored) {
+		if !follows(records, stored) || !sameWrappings(read, stored) {
 			return fault.New(api.CodeConflict, "the key-encryption keys were changed by somebody else meanwhile").WithNext("try again")
 		}
 		if err := set.apply(ctx, tx, ev, records); err != nil {
@@ -266,6 +359,29 @@ func follows(records, stored []keys.KEK) bool {
 		}
 	}
 	return true
+}
+
+// sameWrappings says whether what was read of key-encryption keys is wrapped as it is in what is stored now, blob for blob:
+// otherwise another node's master key, added in between, would lose its wrappings, or one that was removed have them back.
+func sameWrappings(read, stored []keys.KEK) bool {
+	now := make(map[keys.KEKID][]keys.Wrapping, len(stored))
+	for _, k := range stored {
+		now[k.ID] = k.Wrappings
+	}
+	for _, k := range read {
+		same := func(a, b keys.Wrapping) bool {
+			return a.MasterID == b.MasterID && a.URL == b.URL && bytes.Equal(a.Blob, b.Blob)
+		}
+		if !slices.EqualFunc(k.Wrappings, now[k.ID], same) {
+			return false
+		}
+	}
+	return true
+}
+
+// retired are those of a new generation's records that were stored before; of the others nothing was read.
+func retired(made []keys.KEK) []keys.KEK {
+	return slices.DeleteFunc(slices.Clone(made), func(k keys.KEK) bool { return k.Active })
 }
 
 // finishMoving moves what an interrupted rotation of the key-encryption keys left behind: its generation is there, and
@@ -321,7 +437,7 @@ func (s *Service) rotateKEKs(ctx context.Context, c *access.Caller) (api.MasterR
 	s.masterMu.Lock()
 	defer s.masterMu.Unlock()
 	if moved, err := s.finishMoving(ctx, c); err != nil || moved {
-		return api.MasterRotation{Rewrapped: len(keys.KEKPurposes()), MasterKeys: s.masterViews(ctx)}, err
+		return s.rotation(ctx, len(keys.KEKPurposes())), err
 	}
 	var made []keys.KEK
 	var refused error
@@ -332,7 +448,7 @@ func (s *Service) rotateKEKs(ctx context.Context, c *access.Caller) (api.MasterR
 		}
 	}
 	in := gate.Intent{Action: access.MasterChange, Type: audit.KeyRotation, Verb: "keks_rotated", Resource: masterResource}
-	if err := s.storeKEKs(ctx, c, in, made, "", refused, escrowChange{}); err != nil {
+	if err := s.storeKEKs(ctx, c, in, retired(made), made, "", refused, escrowChange{}); err != nil {
 		return api.MasterRotation{}, err
 	}
 	if err := s.ring.Open(ctx); err != nil {
@@ -342,7 +458,7 @@ func (s *Service) rotateKEKs(ctx context.Context, c *access.Caller) (api.MasterR
 	if err := s.moveRecorded(ctx, c); err != nil {
 		return api.MasterRotation{}, err
 	}
-	return api.MasterRotation{Rewrapped: len(keys.KEKPurposes()), MasterKeys: s.masterViews(ctx)}, nil
+	return s.rotation(ctx, len(keys.KEKPurposes())), nil
 }
 
 // pageOfBinding is how many keys are bound anew in one transaction: short enough that others hardly wait.

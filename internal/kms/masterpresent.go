@@ -102,7 +102,8 @@ func (s *Service) reach(ctx context.Context, url, id string) error {
 // MastersUsable is nil when every configured master key opens every key-encryption key now, and otherwise the first reason
 // why one doesn't.
 func (s *Service) MastersUsable(ctx context.Context) error {
-	for _, m := range s.verifyMasters(ctx) {
+	all, _ := s.verifyMasters(ctx)
+	for _, m := range all {
 		if m.Err != nil {
 			return fault.Wrap("", m.Err, "using master key "+m.URL)
 		}
@@ -110,15 +111,35 @@ func (s *Service) MastersUsable(ctx context.Context) error {
 	return nil
 }
 
-// verifyMasters is the ring's own verification, with every key read anew.
-func (s *Service) verifyMasters(ctx context.Context) []keyring.MasterStatus {
-	s.attachEscrow(ctx, s.ring.Masters())
-	all := s.ring.Verify(ctx)
+// verifyMasters is the ring's own verification, with every key read anew. A ring that may not be used any more, because
+// no master key was reached, has let go of its master keys: then those are tried that the URLs give now.
+func (s *Service) verifyMasters(ctx context.Context) ([]keyring.MasterStatus, []keyring.Elsewhere) {
+	masters := s.ring.Masters()
+	if s.ring.Usable() != nil && s.cfg.Masters != nil {
+		masters = s.fetched(ctx, masters)
+		defer closeNew(masters, s.ring.Masters())
+	} else {
+		s.attachEscrow(ctx, masters)
+	}
+	all, elsewhere := s.ring.VerifyUnder(ctx, masters)
 	for i := range all {
 		if m := &all[i]; m.OK {
 			m.Err = s.present(ctx, m.URL, m.ID)
 			m.OK = m.Err == nil
 		}
 	}
-	return all
+	return all, elsewhere
+}
+
+// fetched are the master keys of the same URLs, each opened anew; one that can't be is there with the reason.
+func (s *Service) fetched(ctx context.Context, masters []keyring.MasterKey) []keyring.MasterKey {
+	fresh := make([]keyring.MasterKey, 0, len(masters))
+	for _, m := range masters {
+		f, err := s.cfg.Masters.Open(ctx, m.URL())
+		if err != nil {
+			f = keyring.Away(m.URL(), err)
+		}
+		fresh = append(fresh, f)
+	}
+	return fresh
 }

@@ -212,7 +212,7 @@ func TestInterruptedKEKRotationIsFinished(t *testing.T) {
 	}
 	made, err := h.ring.NewKEKs(t.Context(), keys.KEKPurposes())
 	h.must(err)
-	h.must(h.svc.storeKEKs(t.Context(), owner(), gateIntent(), made, "", nil, escrowChange{})) // and killed here
+	h.must(h.svc.storeKEKs(t.Context(), owner(), gateIntent(), retired(made), made, "", nil, escrowChange{})) // and killed here
 	h.must(h.ring.Open(t.Context()))
 	if ok, detail, _ := h.svc.checkKEKs(t.Context()); ok || !strings.HasPrefix(detail, "3 versions") {
 		t.Errorf("doctor: %v %q", ok, detail)

@@ -108,6 +108,8 @@ type Config struct {
 	Tombstones Tombstones
 	// Masters changes the configuration; nil: adding and removing master keys is refused.
 	Masters MasterConfig
+	// OtherNodes names the nodes that run on the store beside this one; nil: there are none.
+	OtherNodes func(ctx context.Context) ([]string, error)
 	// Policies are those that the configuration brings, the shipped ones included. Those that were set come from the store.
 	Policies []keys.Policy
 	// Rotated is called inside the transaction of every rotation, so that what is to follow it is decided with it or not at

@@ -24,6 +24,7 @@ func (s *Server) watchMasters(ctx context.Context) {
 	every := min(s.cfg.Keys.MasterOutage/reachShare, reachMost)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	s.knowAdministrator(ctx)
 	for away := false; ; {
 		select {
 		case <-ctx.Done():
@@ -40,6 +41,8 @@ func (s *Server) watchMasters(ctx context.Context) {
 		case err != nil && !away:
 			s.log.Warn("no master key can be reached", "reason", fault.MessageOf(err), "serving_until", time.Now().Add(s.cfg.Keys.MasterOutage).UTC().Format(time.RFC3339))
 			s.alertMasters(ctx, "master_key_unreachable", fault.MessageOf(err))
+		case err == nil:
+			s.knowAdministrator(ctx)
 		}
 		if away = err != nil; away && s.ring.Usable() != nil && !s.ring.IsShut() {
 			s.log.Error("no master key was reached for too long: every key is forgotten, and nothing is served until one is back")
@@ -72,6 +75,14 @@ func (s *Server) reachMaster(ctx context.Context) error {
 		s.log.Warn("a master key that was away can be opened and not used", "reason", fault.MessageOf(err))
 	}
 	return s.kms.ReachMaster(ctx)
+}
+
+// knowAdministrator has sign-in know the local administrator while his row can be proven: he may ask what is wrong once it
+// can't be any more (authn.Diagnosing).
+func (s *Server) knowAdministrator(ctx context.Context) {
+	if _, err := s.local.Principal(ctx); err != nil && ctx.Err() == nil {
+		s.log.Debug("the local administrator isn't known", "reason", fault.MessageOf(err))
+	}
 }
 
 // alertMasters records an alert; one that can't be recorded stands in the server's log.

@@ -1,8 +1,10 @@
 package server
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,4 +72,65 @@ func TestMasterKeysComeAndGo(t *testing.T) {
 	if err := s.ring.Usable(); err != nil {
 		t.Error(err)
 	}
+}
+
+// The error of keys that were shut for an outage names keyturn master verify, so that answers: what is wrong with each, of
+// what the URLs give now, recorded. Nothing else does, and only for the administrator who was known before.
+func TestVerifyAnswersWhileTheKeysAreShut(t *testing.T) {
+	dir := made(t)
+	s := opened(t, dir, Options{})
+	client := keyturn.NewClient(s.InProcess())
+	shut := func() {
+		t.Helper()
+		s.ring.Limit(time.Hour) // as serving does
+		s.ring.Shut()
+		s.signIns.Drop()
+	}
+	shut()
+	if _, err := client.VerifyMasterKeys(t.Context()); !refused(err, "the log of keyturn serve") {
+		t.Errorf("nobody was known: %v", err)
+	}
+	if err := s.reachMaster(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.knowAdministrator(t.Context()) // as the watch over the master keys does
+	shut()
+	key := filepath.Join(dir, MasterKeyFile)
+	for _, away := range []bool{true, false} {
+		from, to := key, key+".away"
+		if !away {
+			from, to = to, from
+		}
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+		list, err := client.VerifyMasterKeys(t.Context())
+		if err != nil || len(list.MasterKeys) != 1 || list.MasterKeys[0].OK == away || (list.MasterKeys[0].Detail == "") == away {
+			t.Errorf("away: %v: %+v, %v", away, list, err)
+		}
+		if _, err := client.MasterKeys(t.Context()); !refused(err, "keyturn master verify") {
+			t.Errorf("another request: %v", err)
+		}
+	}
+	if err := s.reachMaster(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	verified := 0
+	for line, err := range client.AuditEvents(t.Context(), keyturn.AuditQuery{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(line), `"action":"verified","success":true`) {
+			verified++
+		}
+	}
+	if verified != 2 {
+		t.Errorf("%d verifications are recorded", verified)
+	}
+}
+
+// refused says whether a client was told that nothing can be done now, with a next step of these words.
+func refused(err error, next string) bool {
+	var e *keyturn.Error
+	return errors.As(err, &e) && e.Code == api.CodeUnavailable && strings.Contains(e.Next, next)
 }

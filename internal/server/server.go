@@ -90,6 +90,7 @@ type Server struct {
 	incidents *incident.Service
 	api       *httpapi.API
 	signIns   authn.Generation
+	local     *authn.Local
 	started   time.Time
 
 	ready chan struct{} // closed when Serve listens

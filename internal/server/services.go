@@ -51,13 +51,13 @@ func (s *Server) openServices(ctx context.Context) (err error) {
 	s.listenToNodes(ctx)
 	metrics := httpapi.NewMetrics()
 	metrics.Registry().MustRegister(newFigures(s.kms.Compliance, s.gate.Err))
-	local := authn.NewLocal(kms.Directory{Store: s.store}, &s.signIns, s.time.Now)
+	s.local = authn.NewLocal(kms.Directory{Store: s.store}, &s.signIns, s.time.Now)
 	s.api, err = httpapi.New(httpapi.Config{
 		Services: s.services(),
 		Authn: []authn.Method{
 			token.New(kms.Directory{Store: s.store}, &s.signIns, s.time.Now),
-			peer.New(local, os.Getuid()),
-			embedded{local},
+			peer.New(s.local, os.Getuid()),
+			embedded{s.local},
 		},
 		Record: s.gate, Metrics: metrics, Ready: s.isReady, Log: s.log, Clock: s.time.Wall,
 	})
@@ -70,6 +70,7 @@ func (s *Server) newKMS() *kms.Service {
 		DestroyQuiet: s.cfg.Keys.DestroyQuiet,
 		Tombstones:   &tombstoneFile{path: filepath.Join(s.dir, TombstoneFile)},
 		Masters:      masterConfig{dir: s.dir, environ: s.opts.Environ, set: s.opts.Set},
+		OtherNodes:   s.gate.Others,
 		Policies:     append(keys.ShippedPolicies(), s.cfg.Policies...),
 		Rotated:      func(ctx context.Context, tx store.Tx, r keys.Rotation) error { return s.rotation.Rotated(ctx, tx, r) },
 		SignedOut:    s.signIns.Drop,

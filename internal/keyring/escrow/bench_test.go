@@ -3,7 +3,6 @@ package escrow_test
 import (
 	"testing"
 
-	"github.com/keyturn/keyturn/internal/keyring"
 	"github.com/keyturn/keyturn/internal/keyring/keyringtest"
 	"github.com/keyturn/keyturn/internal/keys"
 )
@@ -28,7 +27,7 @@ func BenchmarkAttach(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	wrapped, err := r.RewrapKEKs(b.Context(), []keyring.MasterKey{master, k})
+	wrapped, err := keyringtest.Rewrap(b, r, src, master, k)
 	if err != nil {
 		b.Fatal(err)
 	}

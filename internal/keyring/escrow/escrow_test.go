@@ -111,7 +111,7 @@ func ring(t *testing.T) (*keyring.Ring, *keyringtest.Source, keyring.MasterKey, 
 		t.Fatal(err)
 	}
 	masters := []keyring.MasterKey{master, k}
-	wrapped, err := r.RewrapKEKs(t.Context(), masters)
+	wrapped, err := keyringtest.Rewrap(t, r, src, masters...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +179,7 @@ func TestEscrowOpensNoStore(t *testing.T) {
 			t.Errorf("%s: the next step is %q", name, next)
 		}
 	}
-	if _, err := r.RewrapKEKs(t.Context(), []keyring.MasterKey{k}); fault.CodeOf(err) != api.CodeInUse {
+	if _, err := keyringtest.Rewrap(t, r, src, k); fault.CodeOf(err) != api.CodeInUse {
 		t.Errorf("wrapping under escrow alone: %v", err)
 	}
 }

@@ -145,6 +145,16 @@ func NewRing(t testing.TB, src *Source, masters ...keyring.MasterKey) *keyring.R
 	return r
 }
 
+// Rewrap wraps the KEKs of src under masters, and keeps what is wrapped under others. It stores nothing.
+func Rewrap(t testing.TB, r *keyring.Ring, src *Source, masters ...keyring.MasterKey) ([]keys.KEK, error) {
+	t.Helper()
+	read, err := src.KEKs(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.RewrapKEKs(t.Context(), read, masters, keyring.Without(r.Masters(), masters))
+}
+
 // NewKey makes a key with one active version, filled by r and stored in src.
 func NewKey(t testing.TB, r *keyring.Ring, src *Source, name string) keys.Key {
 	t.Helper()
