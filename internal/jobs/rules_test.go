@@ -165,7 +165,7 @@ func TestOrphansAndDueJobs(t *testing.T) {
 	if q.Due(noon.Add(29*time.Second), 30*time.Second) || !q.Due(noon.Add(30*time.Second), 30*time.Second) {
 		t.Error("a new job is due when patience has run out")
 	}
-	if d := owned().Defer(noon); d.Due(noon.Add(-1), 30*time.Second) || !d.Due(noon, 30*time.Second) || d.State != Queued || d.Owner != "" {
+	if d := owned().Defer(noon, ""); d.Due(noon.Add(-1), 30*time.Second) || !d.Due(noon, 30*time.Second) || d.State != Queued || d.Owner != "" {
 		t.Error("a deferred job is due at its time")
 	}
 	q.Attempts = 1
