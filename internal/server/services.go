@@ -78,7 +78,7 @@ func (s *Server) isReady() error {
 
 func (s *Server) newRotation() *rotation.Service {
 	return rotation.New(rotation.Config{
-		Gate: s.gate, Store: s.store, Keys: s.kms, Datasets: s.datasets, Clock: s.opts.Clock, Enqueue: s.enqueue, Masters: s.kms.MastersUsable, Log: s.log,
+		Gate: s.gate, Store: s.store, Keys: s.kms, Datasets: s.datasets, Clock: s.opts.Clock, Enqueue: s.enqueue, Masters: s.kms.MastersUsable, Log: s.log, KeepJobs: s.cfg.Jobs.Keep,
 		Schedules: rotation.Schedules{Check: s.cfg.Rotation.Check, Health: s.cfg.Rotation.Health, Zone: s.cfg.Rotation.Zone},
 	})
 }

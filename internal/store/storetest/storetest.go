@@ -58,6 +58,8 @@ func Exercise(t *testing.T, fresh func(t *testing.T) Opener) {
 		{"Datasets", testDatasets},
 		{"Schedules", testSchedules},
 		{"Policies", testPolicies},
+		{"InactiveKeys", testInactiveKeys},
+		{"PruneJobs", testPruneJobs},
 		{"Rotations", testRotations},
 		{"Incidents", testIncidents},
 		{"IncidentEntries", testIncidentEntries},
