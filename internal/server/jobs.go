@@ -39,7 +39,7 @@ func (s *Server) jobNeeds(ctx context.Context, j jobs.Job) ([]access.Right, erro
 func (s *Server) runnerConfig() runner.Config {
 	return runner.Config{
 		Node: s.cfg.Node, Concurrency: s.cfg.Jobs.Concurrency, Exclusive: s.store.Dialect() == store.SQLite,
-		Clock: s.opts.Clock, Logger: s.log,
+		Clock: s.opts.Clock, Logger: s.log, GaveUp: s.rotation.GaveUp,
 	}
 }
 
