@@ -176,3 +176,24 @@ func TestOrphansAndDueJobs(t *testing.T) {
 		t.Error("a running job is not due")
 	}
 }
+
+// Who waits for what is away isn't held to the job's own tries: about a day of them, and from anew after each progress.
+func TestWaitIsForAboutADay(t *testing.T) {
+	j, now, n := owned(), noon, 0
+	j.Tries, j.Attempts = 1, 0
+	for ; ; n++ {
+		if j = j.Wait("away", false, now, 0.5); j.State == Failed {
+			break
+		}
+		if j.State != Queued || j.Error != "away" || !j.NextAttempt.After(now) || j.NextAttempt.Sub(now) > backoffCap {
+			t.Fatalf("%+v", j)
+		}
+		now = j.NextAttempt
+	}
+	if d := now.Sub(noon); d < 23*time.Hour || d > 25*time.Hour {
+		t.Errorf("%d attempts over %s", n, d)
+	}
+	if j = j.Wait("away", true, now, 0.5); j.State == Failed || j.Attempts != 1 {
+		t.Errorf("%+v", j)
+	}
+}
