@@ -6,7 +6,7 @@ import "time"
 type PolicyRule struct {
 	Period      string `json:"period,omitempty"`      // the cryptoperiod by age; "0" = rotated on demand only
 	Schedule    string `json:"schedule,omitempty"`    // a cron expression; "none" takes away what a less specific policy schedules
-	Zone        string `json:"zone,omitempty"`        // an IANA time zone; UTC if nobody says another
+	Zone        string `json:"zone,omitempty"`        // an IANA time zone: the schedule's own, UTC if its policy says none; said alone, that of the inherited schedule
 	Grace       string `json:"grace,omitempty"`       // how long a version still counts as in use after it was followed; "0" = not at all
 	Reencrypt   string `json:"reencrypt,omitempty"`   // "yes" or "no": whether datasets are moved after a rotation by keyturn itself
 	Concurrency int    `json:"concurrency,omitempty"` // re-encryptions after rotations that run at once, 1 to 16
@@ -27,6 +27,8 @@ type Policy struct {
 	PolicyRule
 	Created *time.Time `json:"created,omitempty"`
 	Actor   string     `json:"actor,omitempty"`
+	// Warnings, in the answer that set it: what of it doesn't hold now, and for which keys.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // PolicyList is every policy that holds on the node that was asked, the shipped ones first.
@@ -62,7 +64,7 @@ type EffectivePolicy struct {
 }
 
 // RotationKey is how one key stands. Last is when its active version became active, Next when it is to be followed by
-// another; null = on demand only, or no active version.
+// another; null = on demand only, or no active version (Inactive, with Version 0): such a key protects nothing and is never due.
 type RotationKey struct {
 	Name    string     `json:"name"`
 	Purpose string     `json:"purpose"`
@@ -71,9 +73,12 @@ type RotationKey struct {
 	Next    *time.Time `json:"next"`
 	Overdue bool       `json:"overdue"`
 	DueSoon bool       `json:"dueSoon"`
+	// Inactive says that the key has no active version: it was suspended, disabled, compromised or destroyed.
+	Inactive bool `json:"inactive"`
 }
 
-// RotationStatus is what `rotation status` prints: the keys that the caller may see, overdue ones first, then by Next.
+// RotationStatus is what `rotation status` prints: the keys that the caller may see, overdue ones first, then by Next, then those
+// that are rotated on demand only, and last those without an active version.
 type RotationStatus struct {
 	Keys []RotationKey `json:"keys"`
 	// Checked is when the last rotation check was due; null before the first. NextCheck is when the next one is.

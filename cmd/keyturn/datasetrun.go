@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -122,23 +123,30 @@ var errNobodyRuns = fault.New(api.CodeWrongState, "detaching from the job: no se
 // ends are the states in which nobody works on a job any more.
 var ends = []string{"done", "failed", "cancelled", "paused"}
 
-// follow watches a job to its end and prints the counts. what names the command for going on after an interruption; with
-// values, rows that failed are an integrity failure.
+// follow watches a job to its end, on an embedded store with what it began, and prints the counts. what names the command for
+// going on after an interruption; with values, rows that failed are an integrity failure.
 func (a *app) follow(ctx context.Context, s *store, id, what string, values bool) error {
 	last, err := a.watch(ctx, s, id, what, "rows")
 	if err != nil {
 		return err
 	}
+	var failed error
+	if s.embedded {
+		if failed, err = a.afterwards(ctx, s, last); err != nil {
+			return err
+		}
+	}
 	if err := a.showRun(last); err != nil {
 		return err
 	}
-	return outcomeOf(last, values)
+	return cmp.Or(outcomeOf(last, values), failed)
 }
 
 // watch shows how a job gets on until nobody works on it any more. unit is what it counts.
 func (a *app) watch(ctx context.Context, s *store, id, what, unit string) (last api.Job, err error) {
 	bar := newProgress(a, what)
 	bar.unit = unit
+	var p patience
 	for job, err := range s.WatchJob(ctx, id) {
 		if err != nil {
 			bar.end(last)
@@ -146,6 +154,12 @@ func (a *app) watch(ctx context.Context, s *store, id, what, unit string) (last 
 		}
 		last = job
 		bar.update(job)
+		if s.embedded {
+			if err := p.over(job); err != nil {
+				bar.end(last)
+				return last, err
+			}
+		}
 	}
 	bar.end(last)
 	if ctx.Err() != nil {

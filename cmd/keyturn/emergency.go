@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -101,23 +102,8 @@ func (a *app) awaitIncident(ctx context.Context, s *store, i api.Incident) (fail
 		return nil, err
 	}
 	failed = outcomeOf(j, false)
-	d, err := s.Incident(ctx, i.ID)
-	if err != nil {
-		return failed, err
-	}
-	for _, set := range d.Datasets {
-		if set.Job == "" {
-			continue
-		}
-		j, err := a.watch(ctx, s, set.Job, "job watch "+set.Job, "rows")
-		if err != nil {
-			return failed, err
-		}
-		if bad := outcomeOf(j, false); failed == nil {
-			failed = bad
-		}
-	}
-	return failed, nil
+	moved, err := a.awaitMoves(ctx, s, i.ID)
+	return cmp.Or(failed, moved), err
 }
 
 // showEmergency prints what has come of it.

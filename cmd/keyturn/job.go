@@ -44,9 +44,9 @@ func jobList(a *app) *cobra.Command {
 						t.line("No such jobs.")
 						return
 					}
-					t.row("JOB", "KIND", "SUBJECT", "STATE", "DONE", "OF", "CREATED", "BY")
+					t.row("JOB", "KIND", "SUBJECT", "STATE", "DONE", "OF", "CREATED", "BY", "WHY")
 					for _, j := range list.Jobs {
-						t.row(j.ID, j.Kind, j.Subject, j.State, j.Done, j.Total, j.Created, j.Actor)
+						t.row(j.ID, j.Kind, j.Subject, j.State, j.Done, j.Total, j.Created, j.Actor, j.Error)
 					}
 					if list.Next != "" {
 						t.line("More: keyturn job list --after %s", list.Next)
@@ -126,7 +126,7 @@ func (a *app) showJob(j api.Job, failures *api.JobFailureList) error {
 				grouped(j.Run.Changed), grouped(j.Run.Skipped), grouped(j.Run.Conflicts), grouped(j.Run.Failed)))
 		}
 		if j.Error != "" {
-			t.row("error", j.Error)
+			t.row(map[bool]string{false: "error", true: "waits"}[j.State == "queued"], j.Error)
 		}
 		if failures != nil && len(failures.Failures) > 0 {
 			failureTable(t, failures)
@@ -148,7 +148,9 @@ func failureTable(t *table, list *api.JobFailureList) {
 func jobWatch(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "watch ID", Short: "Show how a job gets on until it ends",
-		Long:    "Shows how a job gets on until it is done, failed, cancelled or paused; then its counts. Ctrl-C ends the watching, not the job.",
+		Long: "Shows how a job gets on until it is done, failed, cancelled or paused; then its counts. Ctrl-C ends the watching, not the job.\n" +
+			"Without a server this command runs the job, and then what it began: the re-encryptions of an emergency, or what follows\n" +
+			"a rotation.",
 		Example: "  keyturn job watch 01JZ…",
 		Args:    args("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {

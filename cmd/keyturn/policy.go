@@ -79,7 +79,8 @@ func policySet(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "set NAME", Short: "Make a policy, or change one",
 		Long: `Makes a policy, or changes what the flags name of one that was set before. A rotation check follows at once on a server,
-since keys may be due by it.`,
+since keys may be due by it. What it doesn't do, because nothing is selected or keys have a period of their own, is said as a
+warning. To unset a part, or a selector, take the policy away and set it anew: 'keyturn policy remove NAME'.`,
 		Example: `  keyturn policy set quarterly --period 90d
   keyturn policy set phi-monthly --purpose phi --schedule "0 0 1 * *" --grace 7d --reencrypt yes
   keyturn policy set legacy --key legacy --period 0`,
@@ -94,6 +95,9 @@ since keys may be due by it.`,
 				p, err := s.SetPolicy(cmd.Context(), args[0], in)
 				if err != nil {
 					return err
+				}
+				for _, w := range p.Warnings {
+					a.note("Warning: %s.", printable(w))
 				}
 				return a.show(p, func(t *table) { policyTable(t, []api.Policy{p}) })
 			})
@@ -141,7 +145,7 @@ func effectiveTable(t *table, p api.EffectivePolicy) {
 	t.line("")
 	t.row("RULE", "VALUE", "FROM")
 	for _, r := range []struct{ name, field, value string }{
-		{"period", "period", p.Period}, {"schedule", "schedule", inZone(p.Schedule, p.Zone)}, {"grace", "grace", p.Grace}, {"re-encrypt", "reencrypt", p.Reencrypt},
+		{"period", "period", p.Period}, {"schedule", "schedule", p.Schedule}, {"zone", "zone", p.Zone}, {"grace", "grace", p.Grace}, {"re-encrypt", "reencrypt", p.Reencrypt},
 		{"re-encryptions at once", "concurrency", unlessZero(p.Concurrency)}, {"batch size", "batchSize", unlessZero(p.BatchSize)},
 		{"attempts", "attempts", unlessZero(p.Attempts)}, {"warn before", "warn", p.Warn},
 	} {
@@ -152,7 +156,7 @@ func effectiveTable(t *table, p api.EffectivePolicy) {
 func policyRemove(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "remove NAME", Short: "Take away a policy that was set",
-		Long:    "Takes away a policy that was set. Shipped ones, and those of keyturn.yaml, can only be overridden.",
+		Long:    "Takes away a policy that was set. Shipped ones, and those of keyturn.yaml, can only be overridden:\nset one about the same keys, which wins over them.",
 		Example: "  keyturn policy remove phi-monthly",
 		Args:    args("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {

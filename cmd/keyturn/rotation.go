@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -24,7 +26,7 @@ and show what was done.`,
 func rotationStatus(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "Say which keys are overdue and which come next",
-		Long:    "Lists the keys with their last and next rotation: overdue ones first, and last those that are rotated on demand only.",
+		Long:    "Lists the keys with their last and next rotation: overdue ones first, then those that come next, then those\nthat are rotated on demand only, and last those that have no active version and protect nothing.",
 		Example: "  keyturn rotation status\n  keyturn rotation status --json | jq -r '.keys[] | select(.overdue) | .name'",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -53,6 +55,8 @@ func dueTable(t *table, list []api.RotationKey) {
 	for _, k := range list {
 		state := "on demand"
 		switch {
+		case k.Inactive:
+			state = "NO ACTIVE VERSION"
 		case k.Overdue:
 			state = "OVERDUE"
 		case k.DueSoon:
@@ -60,7 +64,7 @@ func dueTable(t *table, list []api.RotationKey) {
 		case k.Next != nil:
 			state = "in time"
 		}
-		t.row(k.Name, k.Purpose, k.Version, k.Last, k.Next, state)
+		t.row(k.Name, k.Purpose, versionOrNone(k.Version), k.Last, k.Next, state)
 	}
 }
 
@@ -70,8 +74,9 @@ func rotationRun(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "run", Short: "Rotate what is due, now",
 		Long: `Rotates every key that is due by its policy, the longest overdue first, and does what its policy says afterwards: the
-self-check, and the re-encryption of its datasets. Waits for the rotations, not for the re-encryptions, which are jobs of
-their own. With --dry-run it only says what would be rotated.`,
+self-check, and the re-encryption of its datasets, which are jobs of their own. With a server it waits for the rotations, and
+the server goes on with what follows them; without one it waits for all of it, and takes up what an earlier run left. With
+--dry-run it only says what would be rotated.`,
 		Example: `  keyturn rotation run --dry-run
   keyturn rotation run --max 10`,
 		Args: args(),
@@ -94,32 +99,38 @@ func (a *app) runRotation(ctx context.Context, s *store, in api.RotationRunReque
 	if err != nil {
 		return err
 	}
-	if run.Job == "" || detach {
+	if detach || run.Job == "" && (in.DryRun || !s.embedded) {
 		return a.showRotationRun(run)
 	}
-	var last api.Job
-	for job, err := range s.WatchJob(ctx, run.Job) {
+	if run.Job == "" { // what an earlier run left is taken up all the same
+		failed, err := a.awaitFollowing(ctx, s, time.Now())
 		if err != nil {
-			return a.interrupted(ctx, s, err, run.Job, "rotation run")
+			return err
 		}
-		last = job
+		return cmp.Or(a.showRotationRun(run), failed)
 	}
-	if ctx.Err() != nil {
-		return a.interrupted(ctx, s, ctx.Err(), run.Job, "rotation run")
+	last, err := a.watch(ctx, s, run.Job, "rotation run", "keys")
+	if err != nil {
+		return err
+	}
+	var failed error
+	if s.embedded {
+		if failed, err = a.afterwards(ctx, s, last); err != nil {
+			return err
+		}
 	}
 	run.State = last.State
 	if err := a.showRotationRun(run); err != nil {
 		return err
 	}
-	if err := outcomeOf(last, false); err != nil {
-		return err
+	if last.State == "failed" {
+		failures, err := s.JobFailures(ctx, run.Job, 0, 0)
+		if err == nil && failures.Total > 0 {
+			return fault.Newf(api.CodeInternal, "rotating what is due: %d keys could not be rotated", failures.Total).
+				WithNext("keyturn job show " + run.Job + " lists them and says why; afterwards: keyturn job retry " + run.Job)
+		}
 	}
-	failures, err := s.JobFailures(ctx, run.Job, 0, 0)
-	if err != nil || failures.Total == 0 {
-		return err
-	}
-	return fault.Newf(api.CodeInternal, "rotating what is due: %d keys could not be rotated", failures.Total).
-		WithNext("keyturn job show " + run.Job + " lists them and says why")
+	return cmp.Or(outcomeOf(last, false), failed)
 }
 
 func (a *app) showRotationRun(run api.RotationRun) error {

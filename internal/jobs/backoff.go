@@ -29,6 +29,10 @@ func Backoff(attempt int, jitter float64) time.Duration {
 	return time.Duration(float64(delay) * (1 - backoffSpread/2 + backoffSpread*jitter))
 }
 
+// PatientTries is how many chunks in a row may find that what a job needs is away, where the job was told to wait for it:
+// with the delays above a day, on average.
+const PatientTries = 292
+
 // retryable are the codes of failures that may pass by themselves. Every other is the same tomorrow (wrong input, missing
 // right, tampered data), and trying again would only hide it from whoever has to act.
 var retryable = map[api.Code]bool{

@@ -52,10 +52,11 @@ func (j Job) Requeue(now time.Time) Job {
 	return j
 }
 
-// Defer is the job put back until a time: a chunk went well and found that what it waits for isn't there yet.
-func (j Job) Defer(until time.Time) Job {
+// Defer is the job put back until a time: a chunk went well and found that what it waits for isn't there yet. Why says, for
+// people, what that is.
+func (j Job) Defer(until time.Time, why string) Job {
 	j = j.Requeue(until)
-	j.Attempts, j.Error = 0, ""
+	j.Attempts, j.Error = 0, why
 	return j
 }
 
@@ -83,24 +84,34 @@ func (j Job) Obey(c Control, now time.Time) Job {
 // won't help or this was attempt number max. Text must be safe for people (fault.MessageOf). A chunk that saved progress
 // before it failed starts the count anew: say so by progressed.
 func (j Job) Fail(code api.Code, text string, progressed bool, now time.Time, jitter float64, maxAttempts int) Job {
-	if progressed {
-		j.Attempts = 0
-	}
-	j = j.release()
-	j.Attempts++
-	j.Error = text
 	if j.Tries > 0 {
 		maxAttempts = j.Tries
 	}
 	if maxAttempts <= 0 {
 		maxAttempts = DefaultMaxAttempts
 	}
-	if !Retryable(code) || j.Attempts >= maxAttempts {
+	return j.fail(Retryable(code), text, progressed, now, jitter, maxAttempts)
+}
+
+func (j Job) fail(again bool, text string, progressed bool, now time.Time, jitter float64, maxAttempts int) Job {
+	if progressed {
+		j.Attempts = 0
+	}
+	j = j.release()
+	j.Attempts++
+	j.Error = text
+	if !again || j.Attempts >= maxAttempts {
 		j.State, j.Finished = Failed, now
 		return j
 	}
 	j.State, j.NextAttempt = Queued, now.Add(Backoff(j.Attempts, jitter))
 	return j
+}
+
+// Wait is the job after a chunk that could not reach what it needs, where somebody decided that this is waited for: it fails
+// after PatientTries such chunks in a row.
+func (j Job) Wait(text string, progressed bool, now time.Time, jitter float64) Job {
+	return j.fail(true, text, progressed, now, jitter, PatientTries)
 }
 
 // Retry is an ended job made to run again, its cursor and failures kept for the handler to look at.

@@ -165,7 +165,7 @@ func TestOrphansAndDueJobs(t *testing.T) {
 	if q.Due(noon.Add(29*time.Second), 30*time.Second) || !q.Due(noon.Add(30*time.Second), 30*time.Second) {
 		t.Error("a new job is due when patience has run out")
 	}
-	if d := owned().Defer(noon); d.Due(noon.Add(-1), 30*time.Second) || !d.Due(noon, 30*time.Second) || d.State != Queued || d.Owner != "" {
+	if d := owned().Defer(noon, ""); d.Due(noon.Add(-1), 30*time.Second) || !d.Due(noon, 30*time.Second) || d.State != Queued || d.Owner != "" {
 		t.Error("a deferred job is due at its time")
 	}
 	q.Attempts = 1
@@ -174,5 +174,26 @@ func TestOrphansAndDueJobs(t *testing.T) {
 	}
 	if j.Due(noon.Add(time.Hour), 0) {
 		t.Error("a running job is not due")
+	}
+}
+
+// Who waits for what is away isn't held to the job's own tries: about a day of them, and from anew after each progress.
+func TestWaitIsForAboutADay(t *testing.T) {
+	j, now, n := owned(), noon, 0
+	j.Tries, j.Attempts = 1, 0
+	for ; ; n++ {
+		if j = j.Wait("away", false, now, 0.5); j.State == Failed {
+			break
+		}
+		if j.State != Queued || j.Error != "away" || !j.NextAttempt.After(now) || j.NextAttempt.Sub(now) > backoffCap {
+			t.Fatalf("%+v", j)
+		}
+		now = j.NextAttempt
+	}
+	if d := now.Sub(noon); d < 23*time.Hour || d > 25*time.Hour {
+		t.Errorf("%d attempts over %s", n, d)
+	}
+	if j = j.Wait("away", true, now, 0.5); j.State == Failed || j.Attempts != 1 {
+		t.Errorf("%+v", j)
 	}
 }

@@ -108,6 +108,11 @@ type Tx interface {
 	// ClearFailures takes items off the list; nil clears the whole list.
 	ClearFailures(ctx context.Context, id string, items []ItemColumn) error
 
+	// PruneJobs forgets at most limit jobs that ended before a time, with their failures and wake-up calls, and says how many:
+	// fewer than limit when there are no more. Kept are what schedules name as served last, the newest job of each registered
+	// dataset, and, while an incident is open, everything that ended after the oldest open one was opened.
+	PruneJobs(ctx context.Context, before time.Time, limit int) (int, error)
+
 	// PutSchedule writes a schedule of a name: a new one as it is; of one that is there Kind, Args, Cron, Zone, Origin and
 	// NextRun, while LastRun and LastJob stay.
 	PutSchedule(ctx context.Context, s Schedule) error

@@ -31,7 +31,8 @@ type Rule struct {
 	// Period is the cryptoperiod by age; 0 = rotated on demand only.
 	Period *time.Duration `json:"period,omitempty"`
 	// Schedule is a cron expression, at whose times the keys are rotated whatever their age; "" takes away what a less
-	// specific policy schedules. Zone is its time zone, UTC if nobody says another.
+	// specific policy schedules. Zone is its time zone: a schedule brings its own, UTC if its policy says none, and a policy
+	// that says only a zone changes that of the schedule which it inherits.
 	Schedule *string `json:"schedule,omitempty"`
 	Zone     string  `json:"zone,omitempty"`
 	// Grace is how long a version that was followed by another still counts as in use: until then its destruction can't be
@@ -184,8 +185,13 @@ func Resolve(policies []Policy, name string, purpose Purpose, environment string
 func (e *Effective) take(p Policy) {
 	r := p.Rule
 	say(e, p, "period", r.Period, &e.Period)
+	zone := said(r.Zone)
+	if r.Schedule != nil {
+		own := cmp.Or(r.Zone, "UTC")
+		zone = &own
+	}
 	say(e, p, "schedule", r.Schedule, &e.Schedule)
-	say(e, p, "zone", said(r.Zone), &e.Zone)
+	say(e, p, "zone", zone, &e.Zone)
 	say(e, p, "grace", r.Grace, &e.Grace)
 	say(e, p, "reencrypt", r.Reencrypt, &e.Reencrypt)
 	say(e, p, "concurrency", said(r.Concurrency), &e.Concurrency)

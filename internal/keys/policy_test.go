@@ -23,7 +23,7 @@ func TestShippedPolicies(t *testing.T) {
 		{"some-other", PurposeData, Effective{Period: 90 * day, Warn: 7 * day, Concurrency: 5, Attempts: 3}},
 		{"staging", PurposeData, Effective{Period: 30 * day, Warn: 7 * day, Concurrency: 5, Attempts: 3}},
 		{"development", PurposeData, Effective{Period: 0, Warn: 7 * day, Concurrency: 5, Attempts: 3}},
-		{"production", PurposePHI, Effective{Period: 90 * day, Schedule: "0 0 1 * *", Grace: 7 * day, Reencrypt: true, Warn: 7 * day, Concurrency: 5, Attempts: 3}},
+		{"production", PurposePHI, Effective{Period: 90 * day, Schedule: "0 0 1 * *", Zone: "UTC", Grace: 7 * day, Reencrypt: true, Warn: 7 * day, Concurrency: 5, Attempts: 3}},
 	} {
 		got := Resolve(ShippedPolicies(), "k", c.purpose, c.environment)
 		got.From, got.named, got.shipped = nil, nil, nil
@@ -131,5 +131,24 @@ func TestWhoDecidesWhenAKeyIsDue(t *testing.T) {
 	short := byPolicy.Times(rule("k", Rule{Period: ptr(6 * time.Hour), Schedule: ptr("")}), nil)
 	if want := start.Add(5 * time.Hour); !short.Warn.Equal(want) {
 		t.Errorf("a warning of seven days for a life of six hours: from %v, want %v", short.Warn, want)
+	}
+}
+
+// A schedule is meant in its own zone, UTC unless its policy says another; who says only a zone means the schedule that holds.
+func TestZoneGoesWithItsSchedule(t *testing.T) {
+	wide := Policy{Name: "wide", Origin: OriginSet, Rule: Rule{Schedule: ptr("0 1 * * *"), Zone: "Europe/Zurich"}}
+	for _, c := range []struct {
+		narrow             Rule
+		zone, from, chosen string
+	}{
+		{Rule{Schedule: ptr("0 2 * * *")}, "UTC", "narrow", "narrow"},
+		{Rule{Schedule: ptr("0 2 * * *"), Zone: "Asia/Tokyo"}, "Asia/Tokyo", "narrow", "narrow"},
+		{Rule{Zone: "Asia/Tokyo"}, "Asia/Tokyo", "narrow", "wide"},
+		{Rule{Attempts: 1}, "Europe/Zurich", "wide", "wide"},
+	} {
+		e := Resolve([]Policy{wide, {Name: "narrow", Key: "k", Origin: OriginSet, Rule: c.narrow}}, "k", PurposeData, "production")
+		if e.Zone != c.zone || e.From["zone"] != c.from || e.From["schedule"] != c.chosen {
+			t.Errorf("%+v: zone %s of %s, schedule of %s", c.narrow, e.Zone, e.From["zone"], e.From["schedule"])
+		}
 	}
 }

@@ -39,6 +39,10 @@ type Tx interface {
 	// Rotations lists rotations, newest first: those before a rotation (zero = all) of a key (zero = every key).
 	Rotations(ctx context.Context, of envelope.KeyID, before Rotation, limit int) ([]Rotation, error)
 
+	// InactiveKeys lists by name the keys that have no active version, as ActiveVersions of number 0 whose Activated is zero.
+	// Retired ones, of which nothing is left but what is destroyed or will be, are only listed when asked for.
+	InactiveKeys(ctx context.Context, retired bool) ([]ActiveVersion, error)
+
 	// PutPolicy writes a policy of a name, or replaces it; conflict when another has the same selector.
 	PutPolicy(ctx context.Context, p Policy) error
 	// Policies lists the stored policies by name.

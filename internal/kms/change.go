@@ -52,7 +52,7 @@ func (s *Service) changeKey(ctx context.Context, c *access.Caller, in gate.Inten
 		if err := tx.AddTransitions(ctx, id, moves); err != nil {
 			return err
 		}
-		return s.noteRotation(ctx, tx, ev, old, next, began)
+		return s.noteRotation(ctx, tx, ev, old, next, moves, began)
 	})
 	failpoint.Hit("kms/after-change")
 	// Dropped also after an error: when nobody knows whether the transaction was committed, the store must be asked.
@@ -119,8 +119,9 @@ func (s *Service) sample(ctx context.Context, k *keys.Key, n uint32) error {
 	return nil
 }
 
-// noteRotation writes into the history what became a rotation, and has decided what follows it.
-func (s *Service) noteRotation(ctx context.Context, tx store.Tx, ev *audit.Event, old, next keys.Key, began time.Time) error {
+// noteRotation writes into the history what became a rotation, and has decided what follows it. Its actor is who decided it,
+// as the new version's transition says, where the event names keyturn itself.
+func (s *Service) noteRotation(ctx context.Context, tx store.Tx, ev *audit.Event, old, next keys.Key, moves []keys.Transition, began time.Time) error {
 	if len(next.Versions) == len(old.Versions) || len(old.Versions) == 0 {
 		return nil
 	}
@@ -129,6 +130,11 @@ func (s *Service) noteRotation(ctx context.Context, tx store.Tx, ev *audit.Event
 	r := keys.Rotation{
 		KeyID: next.ID, Key: next.Name, OldVersion: before.Number, NewVersion: uint32(len(next.Versions)), Reason: ev.Reason, Actor: ev.UserID,
 		Source: ev.Details.Source, Incident: ev.Details.Incident, At: stamp(now), Duration: max(0, now.Sub(began)),
+	}
+	for _, m := range moves {
+		if m.Version == r.NewVersion && m.Actor != "" {
+			r.Actor = m.Actor
+		}
 	}
 	if err := tx.AddRotation(ctx, r); err != nil || s.cfg.Rotated == nil {
 		return err

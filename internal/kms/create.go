@@ -127,7 +127,7 @@ func (s *Service) Import(ctx context.Context, c *access.Caller, name string, in 
 		if err := k.ExpectNext(in.Version); err != nil {
 			return nil, err
 		}
-		moves, err := s.rotateStep(k, ev, c, in.Reason, 0)
+		moves, err := s.rotateStep(k, ev, c, actor(c), in.Reason, 0)
 		if err != nil {
 			return nil, err
 		}

@@ -83,6 +83,7 @@ func (s *Service) ownChecks() []Check {
 		{"policies", SeverityError, s.checkPolicies},
 		{"key-encryption-keys", SeverityWarning, s.checkKEKs},
 		{"rotation", SeverityWarning, s.checkOverdue},
+		{"active-versions", SeverityWarning, s.checkInactive},
 		{"destruction", SeverityWarning, s.checkDestruction},
 	}
 }
@@ -250,6 +251,34 @@ func (s *Service) checkOverdue(ctx context.Context) (bool, string, string) {
 		return true, "no key is older than its cryptoperiod", ""
 	}
 	return false, "overdue: " + listed(late), "keyturn rotation run, or keyturn key rotate NAME"
+}
+
+// checkInactive looks for keys that were to be rotated and have no active version: they protect nothing, and so are never due.
+// Retired ones are as they should be.
+func (s *Service) checkInactive(ctx context.Context) (bool, string, string) {
+	rules, err := s.Rules(ctx)
+	if err != nil {
+		return unknown(err)
+	}
+	var inactive []keys.ActiveVersion
+	err = s.st.View(ctx, func(tx store.Tx) (err error) {
+		inactive, err = tx.InactiveKeys(ctx, false)
+		return err
+	})
+	if err != nil {
+		return unknown(err)
+	}
+	var names []string
+	for i := range inactive {
+		if times, _ := rules.TimesOf(&inactive[i]); !times.Due.IsZero() {
+			names = append(names, inactive[i].Key)
+		}
+	}
+	if len(names) == 0 {
+		return true, "every key with a period or a schedule has an active version, or is retired", ""
+	}
+	return false, "no active version, so they protect nothing and are never due: " + listed(names),
+		"keyturn key resume NAME or keyturn key rotate NAME, or have the rest of a key's versions destroyed"
 }
 
 // checkDestruction looks for destructions that fell due a day ago and more, and didn't happen.

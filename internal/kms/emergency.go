@@ -64,7 +64,7 @@ func (s *Service) RotateInEmergency(ctx context.Context, e Emergency, also func(
 		if err := tx.AddTransitions(ctx, old.ID, moves); err != nil {
 			return err
 		}
-		if err := s.noteRotation(ctx, tx, ev, old, next, began); err != nil {
+		if err := s.noteRotation(ctx, tx, ev, old, next, moves, began); err != nil {
 			return err
 		}
 		done = next
@@ -143,10 +143,9 @@ func (s *Service) emergencyStep(k *keys.Key, ev *audit.Event, e Emergency) (move
 	if err != nil {
 		return nil, err
 	}
-	who := &access.Caller{Principal: &access.Principal{Name: e.Actor}, Method: methodInternal}
 	ev.Details.Emergency, ev.Details.Incident, ev.Details.Job = true, e.Incident, e.Job
 	if e.needsVersion(k) {
-		if moves, err = s.rotateStep(k, ev, who, e.Reason, 0); err != nil {
+		if moves, err = s.rotateStep(k, ev, system(), e.Actor, e.Reason, 0); err != nil {
 			return nil, err
 		}
 	}

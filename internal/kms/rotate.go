@@ -30,22 +30,29 @@ func (s *Service) Rotate(ctx context.Context, c *access.Caller, name string, in 
 	intent := gate.Intent{Action: access.KeyRotate, Type: audit.KeyRotation, Verb: "rotated", Resource: keyResource(name), Reason: in.Reason}
 	return s.shown(s.changeKey(ctx, c, intent, name, func(k *keys.Key, ev *audit.Event) ([]keys.Transition, error) {
 		ev.Details.Emergency = in.Emergency
-		return s.rotateStep(k, ev, c, in.Reason, in.IfVersion)
+		return s.rotateStep(k, ev, c, actor(c), in.Reason, in.IfVersion)
 	}))
 }
 
-// RotateDue makes the next version of a key for keyturn itself, unless version seen isn't the active one any more.
-func (s *Service) RotateDue(ctx context.Context, name string, seen uint32, reason string) (api.Key, error) {
-	return s.Rotate(ctx, system(), name, api.RotateKeyRequest{Reason: reason, IfVersion: seen})
+// RotateDue makes the next version of a key for keyturn itself, unless version seen isn't the active one any more. The event
+// says that keyturn did it; by is who decided it, for the history: a person who had rotated what is due, or keyturn.
+func (s *Service) RotateDue(ctx context.Context, name string, seen uint32, reason, by string) (api.Key, error) {
+	if err := keyNamed(name); err != nil {
+		return api.Key{}, err
+	}
+	intent := gate.Intent{Action: access.KeyRotate, Type: audit.KeyRotation, Verb: "rotated", Resource: keyResource(name), Reason: reason}
+	return s.shown(s.changeKey(ctx, system(), intent, name, func(k *keys.Key, ev *audit.Event) ([]keys.Transition, error) {
+		return s.rotateStep(k, ev, system(), by, reason, seen)
+	}))
 }
 
 // rotateStep is the pure part of every rotation, with what the event says of it.
-func (s *Service) rotateStep(k *keys.Key, ev *audit.Event, c *access.Caller, reason string, ifVersion uint32) ([]keys.Transition, error) {
+func (s *Service) rotateStep(k *keys.Key, ev *audit.Event, c *access.Caller, by, reason string, ifVersion uint32) ([]keys.Transition, error) {
 	now := s.clock()
 	old, _ := k.Active()
 	rules := s.Known()
 	ev.Details.Source, ev.Details.ComplianceStatus = source(c), rules.status(k, now)
-	moves, err := k.Rotate(now, actor(c), reason, ifVersion)
+	moves, err := k.Rotate(now, by, reason, ifVersion)
 	if err != nil {
 		return nil, err
 	}

@@ -97,7 +97,7 @@ func (s *Service) moveStep(k *keys.Key, ev *audit.Event, c *access.Caller, n uin
 	}
 	var moves []keys.Transition
 	if v == compromise && before.State == keys.Active {
-		if moves, err = s.rotateStep(k, ev, c, reason, n); err != nil {
+		if moves, err = s.rotateStep(k, ev, c, actor(c), reason, n); err != nil {
 			return nil, err
 		}
 	}

@@ -61,7 +61,24 @@ func (h handler) Run(ctx context.Context, run *runner.Run) error {
 		return c.close(ctx, false, err)
 	}
 	done, err := c.advance(ctx, &d)
-	return c.close(ctx, done, err)
+	waits := c.args.Patient && ctx.Err() == nil && gone(err)
+	if waits && !jobs.Retryable(fault.CodeOf(err)) {
+		err = fault.Wrap(api.CodeUnavailable, err, "reaching dataset "+d.Name) // it may come back
+	}
+	if err = c.close(ctx, done, err); waits {
+		return &runner.Away{Err: err}
+	}
+	return err
+}
+
+// gone says whether an error of a dataset's database may mean that it is away: it doesn't answer, or its file or table isn't
+// there, as while a disk isn't mounted or a backup is being restored.
+func gone(err error) bool {
+	switch fault.CodeOf(err) {
+	case api.CodeUnavailable, api.CodeBusy, api.CodeNotFound:
+		return err != nil
+	}
+	return false
 }
 
 // chunk is one call of Run.

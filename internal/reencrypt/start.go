@@ -27,6 +27,8 @@ type args struct {
 	// Compromised says that compromised versions may be opened: always to move data away from them, and for decrypt only
 	// when who asked has the right of his own.
 	Compromised bool `json:"compromised,omitempty"`
+	// Patient says that the dataset is waited for when it can't be reached: nobody stands by who would try again.
+	Patient bool `json:"patient,omitempty"`
 	// From says how another system encrypted the values, for KindImport.
 	From *from `json:"from,omitempty"`
 	// MAC is over all of this, the kind of the job and the dataset's record: see sign.
@@ -67,13 +69,31 @@ func (s *Service) Decrypt(ctx context.Context, c *access.Caller, name string, in
 type Queue struct {
 	Priority int // see jobs.Job
 	Tries    int // see jobs.Job
+	AtOnce   int // with so many of keyturn's own re-encryptions under way, no further one begins; 0 = any number
+	patient  bool
 }
+
+// ErrEnough is what Move answers when as many of keyturn's own re-encryptions as may be are under way.
+var ErrEnough = fault.New(api.CodeBusy, "as many re-encryptions as the policy allows at once are under way")
 
 // Move starts the re-encryption of a dataset on behalf of keyturn itself, with the limits of in. Errors are those of Run;
 // not_found when the dataset was removed meanwhile.
 func (s *Service) Move(ctx context.Context, name string, q Queue, in api.DatasetRunRequest) error {
+	q.patient = true
 	_, err := s.run(ctx, system(), name, KindReencrypt, in, q)
 	return err
+}
+
+// Moving counts the re-encryptions that keyturn started by itself and that are under way: those that haven't ended and don't
+// wait, paused or for a database that is away.
+func (s *Service) Moving(ctx context.Context, tx store.Tx) (n int, err error) {
+	page, err := tx.Jobs(ctx, jobs.Filter{States: []jobs.State{jobs.Queued, jobs.Running}, Kind: string(KindReencrypt), Limit: jobs.MaxLimit})
+	for _, j := range page {
+		if j.Actor == system().Principal.Name && (j.State == jobs.Running || j.Attempts == 0) {
+			n++
+		}
+	}
+	return n, err
 }
 
 // Run starts a job on a dataset, after a look at everything that would make it fail at once. One job works on a dataset
@@ -96,6 +116,7 @@ func (s *Service) run(ctx context.Context, c *access.Caller, name string, kind K
 	var checked error
 	if allowed(c, action, resource(name)) {
 		a, checked = s.arguments(ctx, c, name, kind, in)
+		a.Patient = q.patient
 	}
 	var lacks *denial
 	if errors.As(checked, &lacks) {
@@ -107,7 +128,7 @@ func (s *Service) run(ctx context.Context, c *access.Caller, name string, kind K
 		if checked != nil {
 			return checked
 		}
-		stored, err = s.enqueue(ctx, tx, c, kind, a, q)
+		stored, err = s.enqueueAtOnce(ctx, tx, c, kind, a, q)
 		ev.Details.Dataset, ev.Details.Job = name, stored.ID
 		if a.From != nil {
 			ev.Details.From = a.From.String()
@@ -240,6 +261,27 @@ func (s *Service) deny(ctx context.Context, c *access.Caller, d *denial, kind au
 }
 
 func subject(dataset string) string { return "dataset/" + dataset }
+
+// enqueueAtOnce is enqueue under the limit of q. It counts in the transaction that adds, which the database puts in order with
+// those of other nodes. A job that was there already needs no place.
+func (s *Service) enqueueAtOnce(ctx context.Context, tx store.Tx, c *access.Caller, kind Kind, a args, q Queue) (jobs.Job, error) {
+	if q.AtOnce == 0 {
+		return s.enqueue(ctx, tx, c, kind, a, q)
+	}
+	before, err := s.Moving(ctx, tx)
+	if err != nil {
+		return jobs.Job{}, err
+	}
+	j, err := s.enqueue(ctx, tx, c, kind, a, q)
+	if err != nil || before < q.AtOnce {
+		return j, err
+	}
+	after, err := s.Moving(ctx, tx)
+	if err == nil && after > before {
+		err = ErrEnough
+	}
+	return j, err
+}
 
 func (s *Service) enqueue(ctx context.Context, tx store.Tx, c *access.Caller, kind Kind, a args, q Queue) (jobs.Job, error) {
 	text, err := json.Marshal(a)

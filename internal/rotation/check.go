@@ -2,12 +2,16 @@ package rotation
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/gate"
 	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/kms"
@@ -46,12 +50,20 @@ func (h checkHandler) Run(ctx context.Context, run *runner.Run) error {
 	if err != nil {
 		return err
 	}
-	if err := h.s.warn(ctx, f); err != nil {
+	w, err := h.s.warn(ctx, f)
+	if err != nil {
+		return err
+	}
+	text, err := marshal(w)
+	if err != nil {
 		return err
 	}
 	in := gate.Intent{Action: access.KeyRead, Type: audit.KeyRotation, Verb: "rotation_checked", Resource: keyResource("")}
 	return h.s.cfg.Gate.Change(ctx, system(), in, func(ctx context.Context, tx store.Tx, ev *audit.Event) error {
 		ev.Details.Items, ev.Details.Count, ev.Details.Job, ev.Details.Source = f.keys, f.due, run.Job.ID, kms.SourceScheduler
+		if err := tx.SetMeta(ctx, metaWarned, string(text)); err != nil {
+			return err
+		}
 		if !f.next.IsZero() {
 			if err := tx.BringForward(ctx, kms.ScheduleRotationCheck, f.next); err != nil {
 				return err
@@ -96,18 +108,65 @@ func (s *Service) look(ctx context.Context) (f found, err error) {
 	return f, err
 }
 
-// warn records an alert for what is due soon, each time that it is looked at.
-func (s *Service) warn(ctx context.Context, f found) error {
+// warned is when an alert was last recorded for a version that is due soon, by its key and number, or for their sum. It is kept
+// in the store's settings, so that all nodes and restarts know of it.
+type warned map[string]time.Time
+
+const (
+	metaWarned = "rotation_warned"
+	warnEvery  = 24 * time.Hour
+	warnedSum  = "*" // no key's name
+)
+
+// due says whether it is time for an alert, and notes that there is one.
+func (w warned) due(name string, now time.Time) bool {
+	if at, ok := w[name]; ok && !at.After(now) && now.Sub(at) < warnEvery {
+		return false
+	}
+	w[name] = now
+	return true
+}
+
+// warn records an alert for what is due soon, once a day for each version. What it returns is to be stored; killed before
+// that, the alerts are recorded once more.
+func (s *Service) warn(ctx context.Context, f found) (warned, error) {
+	now := s.cfg.Clock().UTC().Truncate(time.Second)
+	w := warned{}
+	err := s.cfg.Store.View(ctx, func(tx store.Tx) error {
+		w = warned{}
+		text, err := tx.Meta(ctx, metaWarned)
+		if err != nil || json.Unmarshal([]byte(text), &w) != nil || w == nil {
+			w = warned{} // never written, or by nobody of ours: then there is an alert too many
+		}
+		if fault.CodeOf(err) == api.CodeNotFound {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for name, at := range w {
+		if now.Sub(at) >= warnEvery {
+			delete(w, name)
+		}
+	}
 	if f.soonCount > mostAlerts {
-		return s.cfg.Keys.Alert(ctx, kms.Warning{Name: "rotation_due_soon", Resource: keyResource(""), Count: f.soonCount,
+		if !w.due(warnedSum, now) {
+			return w, nil
+		}
+		return w, s.cfg.Keys.Alert(ctx, kms.Warning{Name: "rotation_due_soon", Resource: keyResource(""), Count: f.soonCount,
 			Reason: "keyturn rotation status lists the keys"})
 	}
 	for _, k := range f.soon {
+		if !w.due(fmt.Sprintf("%s/%d", k.name, k.version), now) {
+			continue
+		}
 		err := s.cfg.Keys.Alert(ctx, kms.Warning{Name: "rotation_due_soon", Resource: keyResource(k.name), Version: k.version,
 			Reason: "it will be rotated at " + k.due.UTC().Format(time.RFC3339)})
 		if err != nil {
-			return err
+			return w, err
 		}
 	}
-	return nil
+	return w, nil
 }

@@ -76,9 +76,9 @@ func (healthHandler) Kind() string { return KindHealth }
 // late is how long after its time a check is called late: longer than any chunk, and than a node that is restarted.
 const late = 15 * time.Minute
 
-// Run looks at the schedules, at what is overdue, at jobs that failed, at the master keys, and whether the store's
-// rows are those that were written. Each problem is an alert;
-// how many there are is in the event. It mends schedules that are missing or were changed.
+// Run looks at the schedules, at what is overdue, at jobs that failed, at the master keys, and whether the store's rows are those
+// that were written. Each problem is an alert; how many there are is in the event. It mends schedules that are missing or were
+// changed, and forgets jobs that ended long ago, whose number is the event's count.
 func (h healthHandler) Run(ctx context.Context, run *runner.Run) error {
 	s := h.s
 	problems, err := s.problems(ctx)
@@ -93,11 +93,34 @@ func (h healthHandler) Run(ctx context.Context, run *runner.Run) error {
 	if err := s.Keep(ctx); err != nil {
 		return err
 	}
+	forgotten, err := s.forget(ctx, run)
+	if err != nil {
+		return err
+	}
 	in := gate.Intent{Action: access.SystemRead, Type: audit.KeyRotation, Verb: "rotation_health_checked", Resource: access.Resource{Kind: access.KindSystem}}
 	return s.cfg.Gate.Use(ctx, system(), in, func(_ context.Context, ev *audit.Event) error {
+		ev.Details.Count = uint64(forgotten)
 		ev.Details.Failed, ev.Details.Job, ev.Details.Source = uint64(len(problems)), run.Job.ID, kms.SourceScheduler
 		return nil
 	})
+}
+
+// forgetBatch is how many jobs are forgotten in one transaction.
+const forgetBatch = 200
+
+// forget takes away jobs that ended longer ago than they are kept; what there is no time for is left to the next check.
+func (s *Service) forget(ctx context.Context, run *runner.Run) (total int, err error) {
+	before := s.cfg.Clock().Add(-s.cfg.KeepJobs)
+	for n := forgetBatch; s.cfg.KeepJobs > 0 && n == forgetBatch && run.Continue(ctx); total += n {
+		err := s.cfg.Store.Change(ctx, func(tx store.Tx) (err error) {
+			n, err = tx.PruneJobs(ctx, before, forgetBatch)
+			return err
+		})
+		if err != nil {
+			return total, err
+		}
+	}
+	return total, nil
 }
 
 // problems lists what is wrong with rotation now.
@@ -105,12 +128,15 @@ func (s *Service) problems(ctx context.Context) (out []kms.Warning, err error) {
 	now := s.cfg.Clock()
 	system := access.Resource{Kind: access.KindSystem}
 	var stored []jobs.Schedule
-	var failed []jobs.Job
+	var failed, queued []jobs.Job
 	err = s.cfg.Store.View(ctx, func(tx store.Tx) (err error) {
 		if stored, err = tx.Schedules(ctx); err != nil {
 			return err
 		}
-		failed, err = tx.Jobs(ctx, jobs.Filter{States: []jobs.State{jobs.Failed}, Limit: jobs.MaxLimit})
+		if failed, err = tx.Jobs(ctx, jobs.Filter{States: []jobs.State{jobs.Failed}, Limit: jobs.MaxLimit}); err != nil {
+			return err
+		}
+		queued, err = tx.Jobs(ctx, jobs.Filter{States: []jobs.State{jobs.Queued}, Limit: jobs.MaxLimit})
 		return err
 	})
 	if err != nil {
@@ -134,12 +160,22 @@ func (s *Service) problems(ctx context.Context) (out []kms.Warning, err error) {
 	}
 	recent := 0
 	for _, j := range failed {
-		if now.Sub(j.Finished) < 24*time.Hour && s.Needs(j) != nil {
+		if now.Sub(j.Finished) < 24*time.Hour && s.leavesBehind(j) {
 			recent++
 		}
 	}
 	if recent > 0 {
 		out = append(out, kms.Warning{Name: "rotation_jobs_failed", Resource: system, Count: uint64(recent), Reason: fmt.Sprintf("%d jobs failed within a day: keyturn job list --state failed", recent)})
+	}
+	waiting := 0
+	for _, j := range queued {
+		if j.Attempts > 0 && s.leavesBehind(j) {
+			waiting++
+		}
+	}
+	if waiting > 0 {
+		out = append(out, kms.Warning{Name: "rotation_jobs_waiting", Resource: system, Count: uint64(waiting),
+			Reason: fmt.Sprintf("%d jobs can't reach what they need: keyturn job list --state queued says what", waiting)})
 	}
 	if err := s.cfg.Masters(ctx); err != nil {
 		out = append(out, kms.Warning{Name: "master_key_unusable", Resource: access.Resource{Kind: access.KindMaster}, Reason: fault.MessageOf(err)})

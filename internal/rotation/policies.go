@@ -2,7 +2,9 @@ package rotation
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
@@ -92,6 +94,10 @@ func effectiveView(k *keys.Key, rules *kms.Rules) api.EffectivePolicy {
 			delete(out.From, "schedule")
 		}
 	}
+	if out.Schedule == "" {
+		out.Zone = ""
+		delete(out.From, "zone")
+	}
 	return out
 }
 
@@ -148,16 +154,110 @@ func (s *Service) SetPolicy(ctx context.Context, c *access.Caller, name string, 
 	if err != nil {
 		return api.Policy{}, err
 	}
-	return policyView(done), nil
+	view := policyView(done)
+	if view.Warnings, err = s.warnings(ctx, c, done); err != nil { // it is set all the same
+		view.Warnings = []string{"the policy is set; for which keys it holds could not be looked at: " + fault.MessageOf(err)}
+	}
+	return view, nil
 }
 
-// RemovePolicy takes a policy away that was set.
+// warnings says what of a policy has no effect as things stand: nothing is selected, or keys were made with a period of their
+// own. Keys that the caller may not see are counted and not named.
+func (s *Service) warnings(ctx context.Context, c *access.Caller, p keys.Policy) (out []string, err error) {
+	rules, err := s.cfg.Keys.Rules(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if p.Environment != "" && p.Environment != rules.Environment() {
+		out = append(out, "it holds on nodes of environment "+p.Environment+", and this one is of "+rules.Environment())
+	}
+	plans := p.Rule.Period != nil || p.Rule.Schedule != nil && *p.Rule.Schedule != ""
+	selected, own := 0, []string(nil)
+	look := func(v *keys.ActiveVersion) error {
+		if !p.Selects(v.Key, v.Purpose, p.Environment) {
+			return nil
+		}
+		if selected++; plans && p.Key == "" && !v.ByPolicy && !rules.Of(v.Key, v.Purpose).Named("period") {
+			own = append(own, v.Key)
+		}
+		return nil
+	}
+	err = s.cfg.Store.View(ctx, func(tx store.Tx) error {
+		selected, own = 0, nil
+		inactive, err := tx.InactiveKeys(ctx, true)
+		if err != nil {
+			return err
+		}
+		for i := range inactive {
+			if err := look(&inactive[i]); err != nil {
+				return err
+			}
+		}
+		return tx.EachActive(ctx, look)
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case selected == 0 && p.Key != "":
+		out = append(out, "it selects nothing now: there is no key "+p.Key+selector(p, " of purpose "))
+	case selected == 0:
+		out = append(out, "it selects nothing now: there is no key"+selector(p, " of purpose "))
+	case len(own) > 0:
+		slices.Sort(own)
+		out = append(out, "its period and schedule don't hold for keys that were made with a period of their own: "+s.namesFor(c, own)+
+			"; a policy that names such a key (--key) goes before it")
+	}
+	return out, nil
+}
+
+func selector(p keys.Policy, words string) string {
+	if p.Purpose == "" {
+		return ""
+	}
+	return words + string(p.Purpose)
+}
+
+// namesFor is at most ten names of keys, those that a caller may see.
+func (s *Service) namesFor(c *access.Caller, names []string) string {
+	const most = 10
+	var shown []string
+	for _, n := range names {
+		if len(shown) < most && allowed(c, access.KeyRead, keyResource(n)) {
+			shown = append(shown, n)
+		}
+	}
+	text := strings.Join(shown, ", ")
+	switch more := len(names) - len(shown); {
+	case more > 0 && len(shown) > 0:
+		text += fmt.Sprintf(" and %d more", more)
+	case more > 0:
+		text = fmt.Sprintf("%d keys", more)
+	}
+	return text
+}
+
+// RemovePolicy takes a policy away that was set. Errors: not_found; conflict for one that is shipped or configured.
 func (s *Service) RemovePolicy(ctx context.Context, c *access.Caller, name string) error {
 	if err := keys.ValidateName(name); err != nil {
 		return err
 	}
+	rules, err := s.cfg.Keys.Rules(ctx)
+	if err != nil {
+		return err
+	}
+	var fixed *fault.Error
+	for _, p := range rules.All() {
+		switch {
+		case p.Name == name && p.Origin == keys.OriginConfig:
+			fixed = fault.New(api.CodeConflict, "removing a policy: it stands in keyturn.yaml").WithField("policy").
+				WithNext("take it out there, on every node, or set one about the same keys, which wins over it: keyturn policy set NAME")
+		case p.Name == name && p.Origin == keys.OriginShipped:
+			fixed = fault.New(api.CodeConflict, "removing a policy: it is shipped with keyturn").WithField("policy").
+				WithNext("set one about the same keys, which wins over it: keyturn policy set NAME; with --period 0 or --schedule none nothing falls due by it")
+		}
+	}
 	in := gate.Intent{Action: access.PolicyWrite, Type: audit.ConfigWrite, Verb: "policy_removed", Resource: policyResource(name)}
-	err := s.cfg.Gate.Change(ctx, c, in, func(ctx context.Context, tx store.Tx, ev *audit.Event) error {
+	err = s.cfg.Gate.Change(ctx, c, in, func(ctx context.Context, tx store.Tx, ev *audit.Event) error {
 		set, err := tx.Policies(ctx)
 		if err != nil {
 			return err
@@ -169,6 +269,9 @@ func (s *Service) RemovePolicy(ctx context.Context, c *access.Caller, name strin
 			}
 		}
 		if err := tx.DeletePolicy(ctx, name); err != nil {
+			if fault.CodeOf(err) == api.CodeNotFound && fixed != nil {
+				return fixed
+			}
 			if fault.CodeOf(err) == api.CodeNotFound {
 				return fault.Wrap("", err, "removing a policy").WithField("policy").WithNext("only those that were set can be removed: keyturn policy list")
 			}

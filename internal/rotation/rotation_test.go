@@ -150,7 +150,7 @@ func TestStatusAndRun(t *testing.T) {
 		t.Fatalf("%+v", history)
 	}
 	for _, r := range history.Rotations {
-		if r.OldVersion != 1 || r.NewVersion != 2 || r.Actor != "system" || r.Reason != "rotation_run" || r.SelfCheck != "ok" {
+		if r.OldVersion != 1 || r.NewVersion != 2 || r.Actor != "owner" || r.Reason != "rotation_run" || r.SelfCheck != "ok" {
 			t.Errorf("%+v", r)
 		}
 	}
@@ -261,7 +261,11 @@ func TestRetryOfWhatWasGivenUp(t *testing.T) {
 	}
 	change(1) // not by keyturn: the row's MAC says so
 	h.pass(11 * day)
-	run := h.run(api.RotationRunRequest{})
+	run, err := h.RunRotation(t.Context(), api.RotationRunRequest{})
+	h.must(err)
+	if j := h.end(run.Job); j.State != "failed" || !strings.Contains(j.Error, "1 keys could not be rotated") {
+		t.Errorf("%+v", j)
+	}
 	left := func() []api.JobFailure {
 		t.Helper()
 		list, err := h.JobFailures(t.Context(), run.Job, 0, 0)
@@ -278,7 +282,9 @@ func TestRetryOfWhatWasGivenUp(t *testing.T) {
 		change(to)
 		_, err = h.RetryJob(t.Context(), run.Job)
 		h.must(err)
-		h.end(run.Job)
+		if j, want := h.end(run.Job), map[int]string{1: "failed", 0: "done"}[to]; j.State != want {
+			t.Errorf("%+v, want %s", j, want)
+		}
 		if f := left(); len(f) != to {
 			t.Errorf("%+v", f)
 		}
@@ -390,8 +396,13 @@ func TestPoliciesAreChecked(t *testing.T) {
 		}
 	}
 	h.must(h.RemovePolicy(t.Context(), "p"))
-	if err := h.RemovePolicy(t.Context(), "default"); keyturn.CodeOf(err) != api.CodeNotFound {
-		t.Errorf("removing a shipped one: %v", err)
+	for _, name := range []string{"default", "yaml"} {
+		if err := h.RemovePolicy(t.Context(), name); keyturn.CodeOf(err) != api.CodeConflict {
+			t.Errorf("removing a shipped or configured one: %v", err)
+		}
+	}
+	if err := h.RemovePolicy(t.Context(), "nothing"); keyturn.CodeOf(err) != api.CodeNotFound {
+		t.Errorf("removing none: %v", err)
 	}
 	list, err := h.Policies(t.Context())
 	h.must(err)
@@ -450,5 +461,50 @@ func TestEveryRotationIsChecked(t *testing.T) {
 		if r.SelfCheck != "ok" {
 			t.Errorf("%+v", r)
 		}
+	}
+}
+
+// What a policy doesn't do as things stand is said when it is set.
+func TestSettingAPolicyWarns(t *testing.T) {
+	h := open(t, "")
+	h.key("own", "phi", "90d")
+	h.key("plain", "phi", "")
+	for _, c := range []struct {
+		in   api.SetPolicyRequest
+		want string // "": no warning
+	}{
+		{api.SetPolicyRequest{Purpose: "phi", Schedule: "0 5 * * *"}, "period of their own: own;"},
+		{api.SetPolicyRequest{Purpose: "phi", Attempts: 2}, ""},
+		{api.SetPolicyRequest{Key: "own", Schedule: "0 5 * * *", Period: "30d"}, ""},
+		{api.SetPolicyRequest{Key: "nokey", Period: "30d"}, "there is no key nokey"},
+		{api.SetPolicyRequest{Purpose: "nopurpose", Period: "30d"}, "there is no key of purpose nopurpose"},
+		{api.SetPolicyRequest{Environment: "staging", Purpose: "phi", Warn: "1d"}, "nodes of environment staging, and this one is of production"},
+	} {
+		p, err := h.SetPolicy(t.Context(), "p", c.in)
+		h.must(err)
+		if said := strings.Join(p.Warnings, "; "); (c.want == "") != (said == "") || !strings.Contains(said, c.want) {
+			t.Errorf("%+v: %q, want %q", c.in, said, c.want)
+		}
+		h.must(h.RemovePolicy(t.Context(), "p"))
+	}
+}
+
+// A key without an active version is shown as such, and the doctor says so.
+func TestKeysWithoutAnActiveVersionAreShown(t *testing.T) {
+	h := open(t, "")
+	h.key("held", "", "")
+	h.key("k", "", "")
+	_, err := h.SuspendKey(t.Context(), "held", api.VersionStateRequest{})
+	h.must(err)
+	status, err := h.RotationStatus(t.Context())
+	h.must(err)
+	if n := len(status.Keys); n != 2 || status.Keys[1].Name != "held" || !status.Keys[1].Inactive || status.Keys[1].Next != nil || status.Keys[0].Inactive {
+		t.Errorf("%+v", status.Keys)
+	}
+	doc, err := h.Doctor(t.Context())
+	h.must(err)
+	i := slices.IndexFunc(doc.Checks, func(c api.DoctorCheck) bool { return c.Name == "active-versions" })
+	if i < 0 || doc.Checks[i].OK || doc.Checks[i].Severity != "warning" || !strings.Contains(doc.Checks[i].Detail, "held") {
+		t.Errorf("%+v", doc.Checks)
 	}
 }

@@ -139,7 +139,7 @@ func (h runHandler) Run(ctx context.Context, run *runner.Run) error {
 		if !run.Continue(ctx) {
 			return h.save(ctx, run, &p, total, runner.Again)
 		}
-		failed := h.s.rotate(ctx, k, a.Reason)
+		failed := h.s.rotate(ctx, k, a.Reason, run.Job.Actor)
 		failpoint.Hit("rotation/after-key")
 		switch {
 		case failed == nil:
@@ -166,7 +166,12 @@ func (h runHandler) Run(ctx context.Context, run *runner.Run) error {
 		return h.save(ctx, run, &p, total, &runner.Later{After: retryAfter})
 	}
 	p.Ended = len(p.GivenUp) > 0
-	return h.save(ctx, run, &p, int64(p.Rotated+len(p.GivenUp)), nil)
+	var outcome error
+	if p.Ended { // so that `job list --state failed` finds it
+		outcome = fault.Newf(api.CodeWrongState, "rotating what is due: %d keys could not be rotated", len(p.GivenUp)).
+			WithNext("see them with keyturn job show " + run.Job.ID + ", mend the cause, then: keyturn job retry " + run.Job.ID)
+	}
+	return h.save(ctx, run, &p, int64(p.Rotated+len(p.GivenUp)), outcome)
 }
 
 // saveEvery is after how many rotations progress is saved: it is for people, since what is due is looked for anew.
@@ -220,9 +225,9 @@ func setOf(names []string) map[string]bool {
 	return set
 }
 
-// rotate makes the next version of a key that was seen to be due. When somebody else was first there is nothing to do.
-func (s *Service) rotate(ctx context.Context, k api.RotationKey, reason string) error {
-	_, err := s.cfg.Keys.RotateDue(ctx, k.Name, k.Version, reason)
+// rotate makes the next version of a key that was seen to be due, for whoever asked for the run. When somebody else was first there is nothing to do.
+func (s *Service) rotate(ctx context.Context, k api.RotationKey, reason, actor string) error {
+	_, err := s.cfg.Keys.RotateDue(ctx, k.Name, k.Version, reason, actor)
 	if fault.CodeOf(err) == api.CodeConflict && fault.FieldOf(err) == "ifVersion" {
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
@@ -41,7 +42,8 @@ type Config struct {
 	Rows func(ctx context.Context) error
 	// Schedules are when the check and the health check run.
 	Schedules Schedules
-	Log       *slog.Logger // gets what the background could not do; nil: nowhere
+	KeepJobs  time.Duration // how long jobs that ended are kept; 0: for ever
+	Log       *slog.Logger  // gets what the background could not do; nil: nowhere
 }
 
 // Schedules are cron expressions, see jobs.ParseCron, in one time zone.
@@ -110,6 +112,38 @@ func (s *Service) Needs(j jobs.Job) []access.Right {
 		return []access.Right{{Action: access.SystemRead, Resource: access.Resource{Kind: access.KindSystem}}}
 	}
 	return nil
+}
+
+// GaveUp is called when a job has failed for good. It records an alert at once when that leaves rows or keys behind: a job of
+// this room, or a re-encryption, whoever began it, since what follows a rotation counts on one that is under way already.
+func (s *Service) GaveUp(ctx context.Context, j jobs.Job) {
+	if !s.leavesBehind(j) {
+		return
+	}
+	var p runProgress
+	if j.Kind == KindRun && unmarshal(j.Progress, &p) == nil && p.Ended {
+		return // each key that it gave up had its alert
+	}
+	kind, name, _ := strings.Cut(j.Subject, "/")
+	w := kms.Warning{
+		Name: "rotation_job_failed", Resource: access.Resource{Kind: kind, Name: name}, Count: 1,
+		Reason: fmt.Sprintf("job %s (%s) was given up: %s; mend that, then: keyturn job retry %s", j.ID, j.Kind, j.Error, j.ID),
+	}
+	if kind != access.KindKey && kind != access.KindDataset {
+		w.Resource = access.Resource{Kind: access.KindSystem}
+	}
+	if err := s.cfg.Keys.Alert(ctx, w); err != nil {
+		s.cfg.Log.Error("an alert could not be recorded", "alert", w.Name, "job", j.ID, "reason", fault.MessageOf(err))
+	}
+}
+
+// leavesBehind says whether a job's failure is one of rotation.
+func (s *Service) leavesBehind(j jobs.Job) bool {
+	if j.Kind != string(reencrypt.KindReencrypt) {
+		return s.Needs(j) != nil
+	}
+	run := reencrypt.RunOf(j)
+	return run != nil && !run.DryRun
 }
 
 // Rotated is called in the transaction of every rotation. It brings the next check forward to when the new version is due,

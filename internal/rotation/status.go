@@ -21,7 +21,7 @@ import (
 )
 
 // Status lists the keys that the caller may see: overdue ones first, the longest overdue before the others, then those that
-// come next, and last those that are rotated on demand only.
+// come next, then those that are rotated on demand only, and last those that have no active version.
 func (s *Service) Status(ctx context.Context, c *access.Caller) (api.RotationStatus, error) {
 	out := api.RotationStatus{Keys: []api.RotationKey{}}
 	in := gate.Intent{Action: access.KeyRead, Type: audit.ConfigRead, Verb: "rotation_status", Resource: keyResource("")}
@@ -29,6 +29,19 @@ func (s *Service) Status(ctx context.Context, c *access.Caller) (api.RotationSta
 		found, err := s.standing(ctx, func(v *keys.ActiveVersion, _ keys.Times) bool { return allowed(c, access.KeyRead, keyResource(v.Key)) })
 		if err != nil {
 			return err
+		}
+		var inactive []keys.ActiveVersion
+		err = s.cfg.Store.View(ctx, func(tx store.Tx) (err error) {
+			inactive, err = tx.InactiveKeys(ctx, true)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, v := range inactive {
+			if allowed(c, access.KeyRead, keyResource(v.Key)) {
+				found = append(found, api.RotationKey{Name: v.Key, Purpose: string(v.Purpose), Inactive: true})
+			}
 		}
 		out.Keys = found
 		ev.Details.Items = uint64(len(found))

@@ -155,6 +155,8 @@ func (r *Runner) settle(ctx context.Context, run *Run, outcome error) {
 		r.warn("saving the end of a chunk", run.Job.ID, err)
 	case settled.State == jobs.Queued:
 		r.next.at(r.clock().Add(settled.NextAttempt.Sub(now))) // by our own clock
+	case settled.State == jobs.Failed && r.cfg.GaveUp != nil:
+		r.cfg.GaveUp(ctx, settled)
 	}
 }
 
@@ -170,10 +172,16 @@ func (r *Runner) judge(j, before jobs.Job, outcome error, aborted bool, now time
 	}
 	var later *Later
 	if errors.As(outcome, &later) {
-		return j.Defer(now.Add(later.After))
+		return j.Defer(now.Add(later.After), later.Why)
 	}
 	progressed := j.Done != before.Done || string(j.Cursor) != string(before.Cursor)
-	failed := j.Fail(fault.CodeOf(outcome), fault.MessageOf(outcome), progressed, now, r.cfg.Jitter(), r.cfg.MaxAttempts)
+	var away *Away
+	var failed jobs.Job
+	if errors.As(outcome, &away) {
+		failed = j.Wait(fault.MessageOf(away.Err), progressed, now, r.cfg.Jitter())
+	} else {
+		failed = j.Fail(fault.CodeOf(outcome), fault.MessageOf(outcome), progressed, now, r.cfg.Jitter(), r.cfg.MaxAttempts)
+	}
 	if failed.State == jobs.Failed {
 		r.warn(fmt.Sprintf("giving up a %s after %d attempts", j.Kind, failed.Attempts), j.ID, outcome)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/jobs"
 	"github.com/keyturn/keyturn/internal/store"
 )
 
@@ -48,6 +49,10 @@ type Config struct {
 
 	// MaxAttempts is how many chunks of a job may fail in a row. Default jobs.DefaultMaxAttempts.
 	MaxAttempts int
+
+	// GaveUp hears of every job that a chunk of this process made fail, after that is written down; a process that is killed
+	// in between says nothing. Default: nobody.
+	GaveUp func(ctx context.Context, j jobs.Job)
 
 	// Clock tells the time. Default time.Now.
 	Clock func() time.Time

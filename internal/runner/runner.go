@@ -54,11 +54,25 @@ type Handler interface {
 var Again = fault.New(api.CodeInternal, "the chunk is done and the job is not")
 
 // Later is what a Handler returns when its chunk went well and there is nothing to do before some time has passed. It isn't
-// a failure, and the job counts as queued meanwhile.
-type Later struct{ After time.Duration }
+// a failure, and the job counts as queued meanwhile. Why is shown with the job: what it waits for, for people.
+type Later struct {
+	After time.Duration
+	Why   string
+}
 
 // Error says what it is, for whoever returns it elsewhere.
 func (l *Later) Error() string { return "the job has to wait" }
+
+// Away is what a Handler returns when what its job needs can't be reached and is to be waited for: the chunk failed with Err,
+// and is tried again with the pauses of jobs.Backoff for about a day (jobs.PatientTries) instead of as often as the job's
+// Tries say. Chunks that get on in between begin the day anew.
+type Away struct{ Err error }
+
+// Error is that of Err.
+func (a *Away) Error() string { return a.Err.Error() }
+
+// Unwrap is Err.
+func (a *Away) Unwrap() error { return a.Err }
 
 // Runner is the engine of one process. Its methods are safe for concurrent use.
 type Runner struct {

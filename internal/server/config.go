@@ -96,6 +96,10 @@ type RotationConfig struct {
 type JobsConfig struct {
 	// How many chunks of jobs run at once on this node.
 	Concurrency int `koanf:"concurrency" default:"4" validate:"min=1,max=100"`
+
+	// How long jobs that have ended are kept with what they could not do. Then they are forgotten, unless an open incident may
+	// name them, or they are the last of a schedule or of a dataset. The audit log keeps what they did.
+	Keep time.Duration `koanf:"keep" default:"90d" validate:"min=24h"`
 }
 
 // LogConfig is about what is written to standard error.

@@ -40,7 +40,7 @@ func (s *Server) jobNeeds(ctx context.Context, j jobs.Job) ([]access.Right, erro
 func (s *Server) runnerConfig() runner.Config {
 	return runner.Config{
 		Node: s.cfg.Node, Concurrency: s.cfg.Jobs.Concurrency, Exclusive: s.store.Dialect() == store.SQLite,
-		Clock: s.time.Now, Logger: s.log,
+		Clock: s.time.Now, Logger: s.log, GaveUp: s.rotation.GaveUp,
 	}
 }
 

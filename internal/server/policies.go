@@ -41,9 +41,26 @@ func policiesOf(raw any) (Policies, error) {
 		if err != nil {
 			return nil, formError("of the name " + strconv.QuoteToASCII(name) + " can't be used: " + fault.FieldOf(err) + ": " + fault.MessageOf(err))
 		}
+		if err := alone(p, append(out, keys.ShippedPolicies()...)); err != nil {
+			return nil, formError("of the name " + strconv.QuoteToASCII(name) + " " + err.Error())
+		}
 		out = append(out, p)
 	}
 	return out, nil
+}
+
+// alone holds a policy to what `policy set` holds one to: a name of its own, and keys that no other policy of the configuration
+// is about in the same words.
+func alone(p keys.Policy, others []keys.Policy) error {
+	for _, o := range others {
+		switch {
+		case o.Name == p.Name:
+			return formError("is shipped with keyturn: take another name, it wins over the shipped one where both are about the same keys")
+		case o.Origin == p.Origin && o.Key == p.Key && o.Purpose == p.Purpose && o.Environment == p.Environment:
+			return formError("is about the same keys as the one of the name " + strconv.QuoteToASCII(o.Name))
+		}
+	}
+	return nil
 }
 
 // policyRequest reads the members of one policy.
@@ -67,7 +84,7 @@ func policyRequest(raw any) (in api.SetPolicyRequest, err error) {
 			continue
 		}
 		if member != "reencrypt" {
-			return in, formError("has a member that no policy has")
+			return in, formError("has a member " + strconv.QuoteToASCII(member) + ", which no policy has")
 		}
 		in.Reencrypt = map[string]string{"true": "yes", "false": "no"}[fmt.Sprint(value)]
 		if in.Reencrypt == "" {

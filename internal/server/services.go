@@ -97,7 +97,7 @@ func (s *Server) isReady() error {
 
 func (s *Server) newRotation() *rotation.Service {
 	return rotation.New(rotation.Config{
-		Gate: s.gate, Store: s.store, Keys: s.kms, Datasets: s.datasets, Clock: s.time.Now, Enqueue: s.enqueue, Masters: s.kms.MastersUsable, Rows: s.checkRows, Log: s.log,
+		Gate: s.gate, Store: s.store, Keys: s.kms, Datasets: s.datasets, Clock: s.time.Now, Enqueue: s.enqueue, Masters: s.kms.MastersUsable, Rows: s.checkRows, Log: s.log, KeepJobs: s.cfg.Jobs.Keep,
 		Schedules: rotation.Schedules{Check: s.cfg.Rotation.Check, Health: s.cfg.Rotation.Health, Zone: s.cfg.Rotation.Zone},
 	})
 }

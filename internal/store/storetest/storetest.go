@@ -59,6 +59,8 @@ func Exercise(t *testing.T, fresh func(t *testing.T) Opener) {
 		{"Schedules", testSchedules},
 		{"Policies", testPolicies},
 		{"RowSums", testRowSums},
+		{"InactiveKeys", testInactiveKeys},
+		{"PruneJobs", testPruneJobs},
 		{"Rotations", testRotations},
 		{"Incidents", testIncidents},
 		{"IncidentEntries", testIncidentEntries},
