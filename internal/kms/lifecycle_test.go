@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/keys"
+	"github.com/keyturn/keyturn/internal/store"
 )
 
 func TestCreate(t *testing.T) {
@@ -196,12 +198,46 @@ func TestDisableAVersionThatOnlyOpens(t *testing.T) {
 	if k.Versions[0].State != "deactivated" {
 		t.Errorf("%+v", k.Versions)
 	}
-	h.must(second(h.svc.Suspend(ctx, owner(), "lenient", api.VersionStateRequest{Version: 2})))
+	h.must(second(h.svc.Disable(ctx, owner(), "lenient", api.VersionStateRequest{Version: 2})))
+	h.must(second(h.svc.Disable(ctx, owner(), "lenient", api.VersionStateRequest{Version: 2})))
 	h.must(second(h.svc.Rotate(ctx, owner(), "lenient", api.RotateKeyRequest{})))
 	k, err = h.svc.Resume(ctx, owner(), "lenient", api.VersionStateRequest{Version: 2})
 	h.must(err)
 	if k.Versions[1].State != "deactivated" || k.Versions[2].State != "active" {
 		t.Errorf("%+v", k.Versions)
+	}
+}
+
+// Whoever may rotate, and not change states, can't end a suspension: not by a rotation, an import or an emergency that was
+// opened before it.
+func TestNothingNewForASuspendedKey(t *testing.T) {
+	h := newHouse(t, options{})
+	ctx := t.Context()
+	h.create(api.CreateKeyRequest{Name: "phi"})
+	h.encrypt("phi", "x", nil)
+	h.must(second(h.svc.Suspend(ctx, owner(), "phi", api.VersionStateRequest{})))
+	before := h.stored("phi")
+	emergency := Emergency{Incident: "inc-x", Key: "phi", KeyID: before.ID, Last: 1, Compromised: []uint32{1}, Actor: "ann", Reason: "x"}
+	also := func(context.Context, store.Tx) error { return nil }
+	for name, try := range map[string]func() error{
+		"rotate": func() error { return second(h.svc.Rotate(ctx, owner(), "phi", api.RotateKeyRequest{})) },
+		"import": func() error {
+			return second(h.svc.Import(ctx, owner(), "phi", api.ImportKeyRequest{Material: []byte("0123456789abcdefghijklmnopqrstuv")}))
+		},
+		"emergency": func() error { return second(h.svc.RotateInEmergency(ctx, emergency, also)) },
+	} {
+		err := try()
+		wants(t, err, api.CodeWrongState)
+		if next := fault.NextOf(err); !strings.Contains(next, "keyturn key resume phi") {
+			t.Errorf("%s: next is %q", name, next)
+		}
+	}
+	if after := h.stored("phi"); len(after.Versions) != 1 || after.Versions[0].State != keys.Suspended || after.Versions[0].Seq != before.Versions[0].Seq {
+		t.Errorf("%+v", after.Versions)
+	}
+	h.must(second(h.svc.Resume(ctx, owner(), "phi", api.VersionStateRequest{})))
+	if changed, err := h.svc.RotateInEmergency(ctx, emergency, also); err != nil || !changed {
+		t.Errorf("after the suspension: %v, %v", changed, err)
 	}
 }
 
