@@ -62,6 +62,8 @@ type RotateKeyRequest struct {
 	Emergency bool   `json:"emergency,omitempty"`
 	// IfVersion, when not 0, refuses with conflict unless that version is the active one now.
 	IfVersion uint32 `json:"ifVersion,omitempty"`
+	// DryRun changes nothing: the answer is the key as it would be, or the refusal.
+	DryRun bool `json:"dryRun,omitempty"`
 }
 
 // VersionStateRequest is the body of suspend, resume, disable, compromise, destroy and undestroy of one version.

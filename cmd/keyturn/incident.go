@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -254,7 +255,7 @@ func incidentDetail(t *table, d api.IncidentDetail) {
 	})
 	section(t, len(d.Uses), "VERSION\tCOULD USE IT\tDID, BY THE AUDIT LOG", func(n int) {
 		u := d.Uses[n]
-		t.row(fmt.Sprintf("%s:%d", u.Key, u.Version), couldText(u.Could), didText(u.Did))
+		t.row(fmt.Sprintf("%s:%d", u.Key, u.Version), orWithheld(couldText(u.Could), d.Withheld, api.WithheldCould), orWithheld(didText(u.Did), d.Withheld, api.WithheldDid))
 	})
 	section(t, len(d.Timeline), "WHEN\tBY\tWHAT", func(n int) {
 		e := d.Timeline[n]
@@ -304,6 +305,17 @@ func heldText(held []api.IncidentHeld) string {
 		parts = append(parts, fmt.Sprintf("%s under %s:%d", remainingText(h.Rows), h.Key, h.Version))
 	}
 	return strings.Join(parts, ", ")
+}
+
+// orWithheld is a list, "withheld" where the caller may not see it, or "nobody".
+func orWithheld(list string, kept []string, what string) string {
+	switch {
+	case slices.ContainsFunc(kept, func(line string) bool { return strings.HasPrefix(line, what) }):
+		return "withheld"
+	case list == "":
+		return "nobody"
+	}
+	return list
 }
 
 func couldText(list []api.IncidentPrincipal) string {

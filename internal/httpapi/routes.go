@@ -167,6 +167,8 @@ func (a *API) incidentRoutes() []Route {
 		row("POST", "/v1/incidents", "Open an incident that changes no key", access.IncidentWrite, post(plainIn(s.Open))),
 		row("POST", "/v1/emergency", "Open an incident and rotate keys in it; needs key.rotate and key.compromise on each of them too",
 			access.IncidentWrite, post(plainIn(s.Emergency))),
+		row("POST", "/v1/emergency/plan", "Find out what an emergency would do, and change nothing; needs the same rights",
+			access.IncidentWrite, post(plainIn(s.PlanEmergency))),
 		row("GET", incidentPath, "Show an incident, and count what is left", access.IncidentRead, get(named(s.Show))),
 		row("POST", incidentPath+"/notes", "Add a note to an incident", access.IncidentWrite, post(namedIn(s.Note))),
 		row("POST", incidentPath+"/close", "Close an incident of which nothing is left", access.IncidentWrite, post(namedIn(s.Close))),

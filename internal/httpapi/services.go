@@ -105,6 +105,7 @@ type Jobs interface {
 type Incidents interface {
 	Open(ctx context.Context, c *access.Caller, in api.OpenIncidentRequest) (api.Incident, error)
 	Emergency(ctx context.Context, c *access.Caller, in api.EmergencyRequest) (api.Emergency, error)
+	PlanEmergency(ctx context.Context, c *access.Caller, in api.EmergencyRequest) (api.EmergencyPlan, error)
 	List(ctx context.Context, c *access.Caller, state, after string, limit int) (api.IncidentList, error)
 	Show(ctx context.Context, c *access.Caller, id string) (api.IncidentDetail, error)
 	Note(ctx context.Context, c *access.Caller, id string, in api.IncidentNoteRequest) (api.Incident, error)

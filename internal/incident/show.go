@@ -287,10 +287,10 @@ func (d *detail) shown(c *access.Caller) api.IncidentDetail {
 		out.Uses[n] = u
 	}
 	if len(out.Uses) > 0 && !could {
-		out.Withheld = append(out.Withheld, withheld("who could use the versions", access.PrincipalRead))
+		out.Withheld = append(out.Withheld, withheld(api.WithheldCould, access.PrincipalRead))
 	}
 	if len(out.Uses) > 0 && !did {
-		out.Withheld = append(out.Withheld, withheld("who used the versions", access.AuditRead))
+		out.Withheld = append(out.Withheld, withheld(api.WithheldDid, access.AuditRead))
 	}
 	return out
 }
