@@ -78,6 +78,26 @@ type VersionStateRequest struct {
 	Force bool `json:"force,omitempty"`
 }
 
+// DestroyDueRequest has executed what is due of the scheduled destructions.
+type DestroyDueRequest struct {
+	DryRun bool `json:"dryRun,omitempty"`
+}
+
+// DestroyDue is what `key destroy --due` prints.
+type DestroyDue struct {
+	Job    string           `json:"job"` // empty when nothing is due, and for a dry run
+	State  string           `json:"state"`
+	DryRun bool             `json:"dryRun,omitempty"`
+	Due    []DueDestruction `json:"due"`
+}
+
+// DueDestruction is a version whose waiting time is over.
+type DueDestruction struct {
+	Key       string    `json:"key"`
+	Version   uint32    `json:"version"`
+	DestroyAt time.Time `json:"destroyAt"`
+}
+
 // EncryptRequest seals Plaintext (base64 in JSON) bound to Context.
 type EncryptRequest struct {
 	Plaintext []byte            `json:"plaintext"`

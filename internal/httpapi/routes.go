@@ -59,6 +59,7 @@ func (a *API) keyRoutes() []Route {
 		row("disable", "Deactivate a version: it only opens from now on", access.KeyState, post(namedIn(s.Disable))),
 		row("compromise", "Mark a version compromised", access.KeyCompromise, post(namedIn(s.Compromise))),
 		row("destroy", "Schedule a version's destruction", access.KeyDestroy, post(namedIn(s.Destroy))),
+		{Method: "POST", Pattern: "/v1/destructions/run", Summary: "Execute the scheduled destructions that are due", Action: access.KeyDestroy, Kind: access.KindKey, handler: post(plainIn(s.DestroyDue))},
 		row("undestroy", "Take a scheduled destruction back", access.KeyDestroy, post(namedIn(s.Undestroy))),
 		row("import", "Bring material from elsewhere as the next version", access.KeyImport, post(namedIn(s.Import))),
 		row("export", "Take a version's material out in clear", access.KeyExport, post(namedIn(s.Export))),

@@ -44,6 +44,7 @@ type Keys interface {
 	Disable(ctx context.Context, c *access.Caller, key string, in api.VersionStateRequest) (api.Key, error)
 	Compromise(ctx context.Context, c *access.Caller, key string, in api.VersionStateRequest) (api.Key, error)
 	Destroy(ctx context.Context, c *access.Caller, key string, in api.VersionStateRequest) (api.Key, error)
+	DestroyDue(ctx context.Context, c *access.Caller, in api.DestroyDueRequest) (api.DestroyDue, error)
 	Undestroy(ctx context.Context, c *access.Caller, key string, in api.VersionStateRequest) (api.Key, error)
 	Import(ctx context.Context, c *access.Caller, key string, in api.ImportKeyRequest) (api.Key, error)
 	Export(ctx context.Context, c *access.Caller, key string, in api.ExportKeyRequest) (api.ExportKeyResponse, error)

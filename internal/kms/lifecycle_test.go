@@ -10,6 +10,7 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/jobs"
 	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/store"
 )
@@ -375,6 +376,41 @@ func TestUndestroy(t *testing.T) {
 	h.clock.Add(31 * 24 * time.Hour)
 	if n, err := h.svc.RunDue(t.Context()); n != 0 || err != nil {
 		t.Errorf("%d destroyed after undestroy: %v", n, err)
+	}
+}
+
+// Who runs no server asks for what is due: it is named, and one job does it; a dry run begins none.
+func TestDestroyDue(t *testing.T) {
+	h := newHouse(t, options{})
+	ctx := t.Context()
+	destroyable(h)
+	var queued []jobs.Job
+	h.svc.cfg.Enqueue = func(_ context.Context, _ store.Tx, j jobs.Job) (jobs.Job, error) {
+		queued = append(queued, j)
+		j.ID, j.State = "job", jobs.Queued
+		return j, nil
+	}
+	_, err := h.svc.Destroy(ctx, owner(), "phi", api.VersionStateRequest{Version: 1, WaitDays: 7})
+	h.must(err)
+	if out, err := h.svc.DestroyDue(ctx, owner(), api.DestroyDueRequest{}); err != nil || len(out.Due) != 0 || out.Job != "" || len(queued) != 0 {
+		t.Errorf("too early: %+v, %v", out, err)
+	}
+	h.clock.Add(7 * 24 * time.Hour)
+	for _, dry := range []bool{true, false} {
+		out, err := h.svc.DestroyDue(ctx, owner(), api.DestroyDueRequest{DryRun: dry})
+		h.must(err)
+		if len(out.Due) != 1 || out.Due[0].Key != "phi" || out.Due[0].Version != 1 || out.DryRun != dry || (out.Job == "") != dry || (len(queued) == 0) != dry {
+			t.Errorf("dry run %v: %+v, queued %+v", dry, out, queued)
+		}
+		if e := h.lastEvent(); e.Action != "destroy_due_requested" {
+			t.Errorf("%s", e.raw)
+		}
+	}
+	if queued[0].Kind != JobDestroyDue || queued[0].UniqueKey != JobDestroyDue {
+		t.Errorf("%+v", queued[0])
+	}
+	if _, err := h.svc.DestroyDue(ctx, &access.Caller{Principal: &access.Principal{ID: "a", Name: "a", Role: "application", Scope: []string{"*"}}}, api.DestroyDueRequest{}); fault.CodeOf(err) != api.CodeDenied {
+		t.Errorf("an application: %v", err)
 	}
 }
 
