@@ -136,10 +136,10 @@ which versions would be marked, who may use them, and which datasets hold them. 
   keyturn key rotate --purpose phi --emergency --reason "ward server broken into" --severity critical
   keyturn key rotate --all --emergency --reason "laptop stolen" --compromised phi:3 --dry-run`,
 		Args: func(cmd *cobra.Command, given []string) error {
-			if all || purpose != "" {
-				return args()(cmd, given)
+			if len(given) == 0 && !all && purpose == "" || len(given) > 1 {
+				return args("NAME")(cmd, given)
 			}
-			return args("NAME")(cmd, given)
+			return nil // whichKeys says what is wrong
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			which, err := whichKeys(args, all, purpose)

@@ -65,7 +65,7 @@ func (a *app) verifyRetirement(file, keyFile string) error {
 		return fileFault(err, "reading the retirement", "retirement")
 	}
 	if info.Size() > audit.MaxRetirement {
-		return fault.New(api.CodeTooLarge, "reading the retirement: the file is too large to be one").WithField("retirement")
+		return fault.New(api.CodeTooLarge, "reading the retirement: the file is too large to be one").WithField("retirement").WithNext("give it what keyturn report retirement wrote")
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -53,7 +53,7 @@ func (k Key) MayProcess(n uint32, compromisedAllowed bool) (Version, error) {
 	v, ok := k.Version(n)
 	switch {
 	case !ok:
-		return Version{}, fault.Newf(api.CodeNotFound, "key %s has no version %d", k.Name, n).WithField("version")
+		return Version{}, fault.Newf(api.CodeNotFound, "key %s has no version %d", k.Name, n).WithField("version").WithNext("keyturn key show " + k.Name + " lists them")
 	case v.State.Processes(k, compromisedAllowed):
 		return v, nil
 	case v.State == Compromised:

@@ -25,7 +25,7 @@ func (s *Service) Rotate(ctx context.Context, c *access.Caller, name string, in 
 		return api.Key{}, err
 	}
 	if in.Emergency && in.Reason == "" {
-		return api.Key{}, fault.New(api.CodeInvalid, "rotating in an emergency: a reason is needed").WithField("reason")
+		return api.Key{}, fault.New(api.CodeInvalid, "rotating in an emergency: a reason is needed").WithField("reason").WithNext("say why, for the audit log: --reason WHY")
 	}
 	if in.DryRun {
 		return s.shown(s.planRotation(ctx, c, name, in))
