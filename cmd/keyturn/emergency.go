@@ -21,8 +21,8 @@ type emergencyFlags struct {
 func (e *emergencyFlags) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringArrayVar(&e.compromised, "compromised", nil, "with --emergency: a version known to others, `KEY:VERSION`; may be repeated (default: those active now)")
-	f.StringVar(&e.kind, "type", "", "with --emergency: what `kind` of thing happened: "+incidentTypes+" (default key-compromise)")
-	f.StringVar(&e.severity, "severity", "", "with --emergency: how `bad` it is: "+incidentSeverities+" (default high)")
+	f.StringVar(&e.kind, "type", "", "with --emergency: what happened, a `type`: "+incidentTypes+" (default key-compromise)")
+	f.StringVar(&e.severity, "severity", "", "with --emergency: how bad it is, a `severity`: "+incidentSeverities+" (default high)")
 	f.StringVar(&e.details, "details", "", "with --emergency: more `text`, up to 16 KiB; - reads it from stdin")
 	f.BoolVar(&e.detach, "detach", false, "with --emergency: return at once and leave the work to the server")
 }

@@ -47,6 +47,12 @@ versions compromised in one go, use 'keyturn key rotate --emergency' instead.`,
 			if in.Reason == "" {
 				return missingReason("incident open")
 			}
+			if in.Type == "" {
+				return usage("type", "incident open: the type is missing").WithNext("say --type TYPE: " + incidentTypes)
+			}
+			if in.Severity == "" {
+				return usage("severity", "incident open: the severity is missing").WithNext("say --severity SEVERITY: " + incidentSeverities)
+			}
 			if in.Versions, err = keyVersions("key", versions); err != nil {
 				return err
 			}
@@ -68,8 +74,8 @@ versions compromised in one go, use 'keyturn key rotate --emergency' instead.`,
 		},
 	}, func(cmd *cobra.Command) {
 		f := cmd.Flags()
-		f.StringVar(&in.Type, "type", "", "what `kind` of thing happened: "+incidentTypes+" (required)")
-		f.StringVar(&in.Severity, "severity", "", "how `bad` it is: "+incidentSeverities+" (required)")
+		f.StringVar(&in.Type, "type", "", "what happened, a `type`: "+incidentTypes+" (required)")
+		f.StringVar(&in.Severity, "severity", "", "how bad it is, a `severity`: "+incidentSeverities+" (required)")
 		f.StringVar(&in.Reason, "reason", "", "`why`, in one line (required)")
 		f.StringVar(&in.Details, "details", "", "more `text`, up to 16 KiB; - reads it from stdin")
 		f.StringArrayVar(&versions, "key", nil, "a version that it is about, `KEY:VERSION`; may be repeated")

@@ -44,9 +44,9 @@ func jobList(a *app) *cobra.Command {
 						t.line("No such jobs.")
 						return
 					}
-					t.row("JOB", "KIND", "SUBJECT", "STATE", "DONE", "OF", "CREATED", "BY")
+					t.row("JOB", "KIND", "SUBJECT", "STATE", "DONE", "OF", "CREATED", "BY", "WHY")
 					for _, j := range list.Jobs {
-						t.row(j.ID, j.Kind, j.Subject, j.State, j.Done, j.Total, j.Created, j.Actor)
+						t.row(j.ID, j.Kind, j.Subject, j.State, j.Done, j.Total, j.Created, j.Actor, j.Error)
 					}
 					if list.Next != "" {
 						t.line("More: keyturn job list --after %s", list.Next)
@@ -122,8 +122,8 @@ func (a *app) showJob(j api.Job, failures *api.JobFailureList) error {
 		t.row("finished", j.Finished)
 		t.row("attempts", j.Attempts)
 		if j.Run != nil {
-			t.row("counts", fmt.Sprintf("%s changed, %s skipped, %s conflicts, %s failed",
-				grouped(j.Run.Changed), grouped(j.Run.Skipped), grouped(j.Run.Conflicts), grouped(j.Run.Failed)))
+			t.row("counts", fmt.Sprintf("%s changed, %s %s, %s conflicts, %s failed",
+				grouped(j.Run.Changed), grouped(j.Run.Skipped), skippedLabel(j), grouped(j.Run.Conflicts), grouped(j.Run.Failed)))
 		}
 		if j.Error != "" {
 			t.row("error", j.Error)

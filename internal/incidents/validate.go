@@ -24,6 +24,9 @@ func ValidateType(t Type) error {
 	if slices.Contains(Types(), t) {
 		return nil
 	}
+	if t == "" {
+		return fault.New(api.CodeInvalid, "the type of the incident is missing").WithField("type").WithNext("use one of " + join(Types()))
+	}
 	return fault.New(api.CodeInvalid, "the type of the incident is unknown").WithField("type").WithNext("use one of " + join(Types()))
 }
 
@@ -31,6 +34,9 @@ func ValidateType(t Type) error {
 func ValidateSeverity(s Severity) error {
 	if slices.Contains(Severities(), s) {
 		return nil
+	}
+	if s == "" {
+		return fault.New(api.CodeInvalid, "the severity of the incident is missing").WithField("severity").WithNext("use one of " + join(Severities()))
 	}
 	return fault.New(api.CodeInvalid, "the severity of the incident is unknown").WithField("severity").WithNext("use one of " + join(Severities()))
 }
