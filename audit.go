@@ -20,6 +20,7 @@ type AuditQuery struct {
 	User         string    // user_id
 	Limit        int       // at most so many events; 0 for no limit
 	After        string    // events after this place, as "shard:index"
+	Failed       bool      // only what was denied, refused or failed
 }
 
 func (q AuditQuery) encode() string { return query(q.values()) }
@@ -38,6 +39,9 @@ func (q AuditQuery) values() url.Values {
 	set(v, "after", q.After)
 	if q.Limit > 0 {
 		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	if q.Failed {
+		v.Set("failed", "true")
 	}
 	return v
 }

@@ -77,6 +77,7 @@ func TestEveryRoute(t *testing.T) {
 		{"POST /v1/keys/phi/resume", stateBody, func(c *Client) error { _, err := c.ResumeKey(ctx, "phi", state); return err }},
 		{"POST /v1/keys/phi/disable", stateBody, func(c *Client) error { _, err := c.DisableKey(ctx, "phi", state); return err }},
 		{"POST /v1/keys/phi/compromise", stateBody, func(c *Client) error { _, err := c.CompromiseKey(ctx, "phi", state); return err }},
+		{"POST /v1/destructions/run", `{"dryRun":true}`, func(c *Client) error { _, err := c.DestroyDue(ctx, api.DestroyDueRequest{DryRun: true}); return err }},
 		{"POST /v1/keys/phi/destroy", stateBody, func(c *Client) error { _, err := c.DestroyKey(ctx, "phi", state); return err }},
 		{"POST /v1/keys/phi/undestroy", stateBody, func(c *Client) error { _, err := c.UndestroyKey(ctx, "phi", state); return err }},
 		{"POST /v1/keys/phi/import", `{"material":"AQI="}`, func(c *Client) error {

@@ -21,6 +21,13 @@ func (c *Client) Emergency(ctx context.Context, in api.EmergencyRequest) (api.Em
 	return post[api.Emergency](ctx, c, route("emergency"), in)
 }
 
+// PlanEmergency finds out what Emergency would do with the same request, and changes nothing: which keys, which versions, which
+// datasets hold them, who could use them. It counts every dataset, so it isn't bounded by the client's timeout but by ctx.
+// Rights and codes are those of Emergency.
+func (c *Client) PlanEmergency(ctx context.Context, in api.EmergencyRequest) (api.EmergencyPlan, error) {
+	return post[api.EmergencyPlan](ctx, c.patient(), route("emergency", "plan"), in)
+}
+
 // OpenIncident opens an incident that changes no key. Its Job finds out who could use the versions that it names, who did,
 // and which datasets hold them. Needs incident.write, as NoteIncident and CloseIncident.
 func (c *Client) OpenIncident(ctx context.Context, in api.OpenIncidentRequest) (api.Incident, error) {

@@ -79,6 +79,12 @@ func (c *Client) CompromiseKey(ctx context.Context, key string, in api.VersionSt
 	return c.moveKey(ctx, key, "compromise", in)
 }
 
+// DestroyDue has executed what is due of the scheduled destructions. A server does it by itself; a store without one waits for
+// this. Follow the Job with WatchJob. Needs key.destroy.
+func (c *Client) DestroyDue(ctx context.Context, in api.DestroyDueRequest) (api.DestroyDue, error) {
+	return post[api.DestroyDue](ctx, c, route("destructions", "run"), in)
+}
+
 // DestroyKey schedules the destruction of a version after WaitDays; it opens nothing from now on. Needs key.destroy.
 // Codes: in_use, saying where and how many, while a registered dataset holds values under it or it was used within the
 // quiet hour; wrong_state for the active version.

@@ -64,6 +64,38 @@ type Emergency struct {
 	Skipped  []string `json:"skipped"`
 }
 
+// EmergencyPlan is what an emergency rotation would do, found out without changing anything: what `key rotate --emergency
+// --dry-run` prints. Skipped is as in Emergency.
+type EmergencyPlan struct {
+	DryRun   bool               `json:"dryRun"` // true
+	Keys     []EmergencyKey     `json:"keys"`
+	Skipped  []string           `json:"skipped"`
+	Datasets []EmergencyDataset `json:"datasets"`
+	TakenAt  time.Time          `json:"takenAt"`
+	Withheld []string           `json:"withheld,omitempty"` // what the caller may not see, and which right it takes
+}
+
+// EmergencyKey is one key of a plan: To would be its active version in the place of From, and Compromised would be marked, each
+// with the state that it has now. Could is who may use the key.
+type EmergencyKey struct {
+	Key         string                 `json:"key"`
+	From        uint32                 `json:"from"`
+	To          uint32                 `json:"to"`
+	Compromised []IncidentVersionState `json:"compromised"`
+	Could       []IncidentPrincipal    `json:"could"`
+}
+
+// EmergencyDataset is a dataset of a plan. Moves says whether it would be re-encrypted ahead of all other work: it is when a
+// column is under one of the keys, whatever it holds. Unknown says why it could not be counted, Problem what keeps it from
+// being re-encrypted now.
+type EmergencyDataset struct {
+	Dataset string         `json:"dataset"`
+	Held    []IncidentHeld `json:"held"`
+	Moves   bool           `json:"moves"`
+	Unknown string         `json:"unknown,omitempty"`
+	Problem string         `json:"problem,omitempty"`
+}
+
 // IncidentNoteRequest adds a note.
 type IncidentNoteRequest struct {
 	Text string `json:"text"`
@@ -88,6 +120,12 @@ type IncidentDetail struct {
 	Timeline    []IncidentEntry   `json:"timeline"`
 	Withheld    []string          `json:"withheld,omitempty"` // what the caller may not see, and which right it takes
 }
+
+// What a Withheld line begins with: who could use versions, and who did.
+const (
+	WithheldCould = "who could use the versions"
+	WithheldDid   = "who used the versions"
+)
 
 // IncidentKey is how far one key has come. From is the version that was active when the incident was opened.
 type IncidentKey struct {

@@ -62,6 +62,8 @@ type RotateKeyRequest struct {
 	Emergency bool   `json:"emergency,omitempty"`
 	// IfVersion, when not 0, refuses with conflict unless that version is the active one now.
 	IfVersion uint32 `json:"ifVersion,omitempty"`
+	// DryRun changes nothing: the answer is the key as it would be, or the refusal.
+	DryRun bool `json:"dryRun,omitempty"`
 }
 
 // VersionStateRequest is the body of suspend, resume, disable, compromise, destroy and undestroy of one version.
@@ -74,6 +76,26 @@ type VersionStateRequest struct {
 	// Force is for destroy only: schedule it although something depends on the version. It takes two people who say so within
 	// 24 hours, each with key.force-destroy; the first one's wish is only noted.
 	Force bool `json:"force,omitempty"`
+}
+
+// DestroyDueRequest has executed what is due of the scheduled destructions.
+type DestroyDueRequest struct {
+	DryRun bool `json:"dryRun,omitempty"`
+}
+
+// DestroyDue is what `key destroy --due` prints.
+type DestroyDue struct {
+	Job    string           `json:"job"` // empty when nothing is due, and for a dry run
+	State  string           `json:"state"`
+	DryRun bool             `json:"dryRun,omitempty"`
+	Due    []DueDestruction `json:"due"`
+}
+
+// DueDestruction is a version whose waiting time is over.
+type DueDestruction struct {
+	Key       string    `json:"key"`
+	Version   uint32    `json:"version"`
+	DestroyAt time.Time `json:"destroyAt"`
 }
 
 // EncryptRequest seals Plaintext (base64 in JSON) bound to Context.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -47,7 +48,7 @@ func (a *app) globalFlags(root *cobra.Command) {
 func (a *app) run(ctx context.Context, args []string) int {
 	root := rootCommand(a)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return api.ExitDone
 	}
@@ -55,7 +56,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	if errors.As(err, &said) {
 		return int(said)
 	}
-	a.report(err)
+	a.report(cmd, err)
 	return keyturn.CodeOf(err).ExitStatus()
 }
 
@@ -65,8 +66,9 @@ type exit int
 func (e exit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
 // report prints an error: what, which field, what next. Never a stack, never a value.
-func (a *app) report(err error) {
+func (a *app) report(cmd *cobra.Command, err error) {
 	message, field, next := keyturn.Explain(err)
+	field = flagOf(cmd, field)
 	fmt.Fprintln(a.err, "keyturn:", message)
 	if field != "" {
 		fmt.Fprintln(a.err, "  field:", field)
@@ -74,6 +76,34 @@ func (a *app) report(err error) {
 	if next != "" {
 		fmt.Fprintln(a.err, "  next: ", next)
 	}
+}
+
+// flagOf is the flag of a command that a field of the API is set by, or the field's own name: batchSize is --batch-size, and
+// versions come from --version.
+func flagOf(cmd *cobra.Command, field string) string {
+	if cmd == nil || field == "" || cmd.Flags().Lookup(field) != nil {
+		return field
+	}
+	var dashed strings.Builder
+	for _, r := range field {
+		if unicode.IsUpper(r) {
+			dashed.WriteByte('-')
+		}
+		dashed.WriteRune(unicode.ToLower(r))
+	}
+	names := []string{dashed.String(), strings.TrimSuffix(field, "s")}
+	if cmd.CommandPath() == "keyturn incident open" && field == "versions" {
+		names = []string{"key"}
+	}
+	if cmd.CommandPath() == "keyturn key import" && field == "material" {
+		names = []string{"in"}
+	}
+	for _, name := range names {
+		if cmd.Flags().Lookup(name) != nil {
+			return name
+		}
+	}
+	return field
 }
 
 // note prints a line for people on stderr.
@@ -121,6 +151,14 @@ func (a *app) with(ctx context.Context, f func(*store) error) error {
 // usage is the error of a command line that can't be right.
 func usage(field, format string, args ...any) *fault.Error {
 	return fault.Newf(api.CodeInvalid, format, args...).WithField(field)
+}
+
+// notNegative refuses a number below 0, which would be taken for none given.
+func notNegative(flag string, n int) error {
+	if n >= 0 {
+		return nil
+	}
+	return usage(flag, "reading --%s: it is negative", flag).WithNext("give a number from 0 on")
 }
 
 // fromEnv is a flag's value, or the environment's when the flag wasn't given.

@@ -27,6 +27,7 @@ tamper-evident tree with signed checkpoints: an export verifies offline, with th
 
 // eventFilter holds the flags that narrow events.
 type eventFilter struct {
+	limit        string // the name of the flag that bounds how many
 	since, until string
 	q            keyturn.AuditQuery
 }
@@ -37,12 +38,16 @@ func (f *eventFilter) flags(cmd *cobra.Command) {
 	fs.StringVar(&f.until, "until", "", "before this `time`")
 	fs.StringVar(&f.q.Type, "type", "", "only events of this `type`, such as key_use or permission_denied")
 	fs.StringVar(&f.q.Resource, "resource", "", "only events about this `resource`, such as key/phi")
+	fs.BoolVar(&f.q.Failed, "failed", false, "only what was denied, refused or failed")
 	fs.StringVar(&f.q.User, "user", "", "only events of this `principal`")
 }
 
 // query is what the flags say.
 func (f *eventFilter) query() (keyturn.AuditQuery, error) {
-	var err error
+	err := notNegative(f.limit, f.q.Limit)
+	if err != nil {
+		return f.q, err
+	}
 	if f.q.Since, err = parseWhen("since", f.since); err != nil {
 		return f.q, err
 	}
@@ -95,6 +100,7 @@ together with --follow, one event a line.`,
 		},
 	}, func(cmd *cobra.Command) {
 		f.flags(cmd)
+		f.limit = "lines"
 		cmd.Flags().IntVarP(&f.q.Limit, "lines", "n", 20, "how many of the newest `events`")
 		cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with the events to come")
 	})
@@ -105,7 +111,7 @@ func auditQuery(a *app) *cobra.Command {
 	return withFlags(&cobra.Command{
 		Use: "query", Short: "Find events",
 		Long:    "Shows the events that match, oldest first. With --json it prints {\"events\":[…]}.",
-		Example: "  keyturn audit query --resource key/phi --since 24h\n  keyturn audit query --type permission_denied --json | jq '.events[].user_id'",
+		Example: "  keyturn audit query --resource key/phi --since 24h\n  keyturn audit query --failed --since 7d\n  keyturn audit query --type permission_denied --json | jq '.events[].user_id'",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q, err := f.query()
@@ -118,6 +124,7 @@ func auditQuery(a *app) *cobra.Command {
 		},
 	}, func(cmd *cobra.Command) {
 		f.flags(cmd)
+		f.limit = "limit"
 		cmd.Flags().IntVar(&f.q.Limit, "limit", 1000, "at most so many `events`; 0 for all")
 		cmd.Flags().StringVar(&f.q.After, "after", "", "after this `place`, SHARD.INDEX")
 	})

@@ -63,7 +63,7 @@ func (f *fromFlags) request(ctx context.Context, a *app, given *pflag.FlagSet) (
 	if f.source.Format == "" {
 		for _, name := range []string{"from-layout", "from-key-file", "from-key-format", "from-encoding", "from-iv", "from-iterations", "unauthenticated", "expect", "unencrypted-too"} {
 			if given.Changed(name) {
-				return nil, release, usage(name, "dataset encrypt: --%s goes with --from", name)
+				return nil, release, usage(name, "dataset encrypt: --%s goes with --from", name).WithNext("say --from FORMAT too: fernet, aes-256-cbc or pgcrypto")
 			}
 		}
 		return nil, release, nil
@@ -85,7 +85,7 @@ func (f *fromFlags) request(ctx context.Context, a *app, given *pflag.FlagSet) (
 }
 
 func (f *fromFlags) candidate(ctx context.Context, a *app, file string) (key []byte, as string, err error) {
-	if err := isPrivate(file); err != nil {
+	if err := isPrivate(file, "from-key-file"); err != nil {
 		return nil, "", err
 	}
 	b, err := a.readInput(ctx, file, "candidate key", foreign.MaxCandidate)
@@ -115,17 +115,17 @@ func upTo(n int) (sizes []int) {
 	return sizes
 }
 
-// isPrivate refuses a key file that others than its owner may read: whoever can has the key already.
-func isPrivate(file string) error {
+// isPrivate refuses a key file that others than its owner may read, as master keys are refused: whoever can has the key already.
+func isPrivate(file, field string) error {
 	if file == "" || file == "-" || runtime.GOOS == "windows" {
 		return nil
 	}
 	info, err := os.Stat(file)
 	if err != nil {
-		return fileFault(err, "opening the key file", "from-key-file")
+		return fileFault(err, "opening the key file", field)
 	}
 	if info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
-		return fault.New(api.CodeDenied, "opening the key file: others than its owner may read it").WithField("from-key-file").
+		return fault.New(api.CodeWrongState, "opening the key file: others than its owner may read it").WithField(field).
 			WithNext("chmod 600 the file, and think about who may have read it")
 	}
 	return nil

@@ -126,7 +126,7 @@ var ends = []string{"done", "failed", "cancelled", "paused"}
 // follow watches a job to its end, on an embedded store with what it began, and prints the counts. what names the command for
 // going on after an interruption; with values, rows that failed are an integrity failure.
 func (a *app) follow(ctx context.Context, s *store, id, what string, values bool) error {
-	last, err := a.watch(ctx, s, id, what, "rows")
+	last, err := a.watch(ctx, s, id, what, "")
 	if err != nil {
 		return err
 	}
@@ -195,7 +195,7 @@ func (a *app) showRun(j api.Job) error {
 		t.row("state", r.State)
 		t.row("rows", r.Rows)
 		t.row(map[bool]string{false: "changed", true: "would change"}[r.DryRun], r.Changed)
-		t.row("skipped", r.Skipped)
+		t.row(skippedLabel(j), r.Skipped)
 		t.row("conflicts", r.Conflicts)
 		t.row("failed", r.Failed)
 		candidatesTable(t, r)
@@ -231,4 +231,12 @@ func retryOf(j api.Job) string {
 		return "the same command again, with the keys that were missing"
 	}
 	return "keyturn job retry " + j.ID
+}
+
+// skippedLabel is how people are told of rows in which nothing was to be changed: for a verification these are what it is about.
+func skippedLabel(j api.Job) string {
+	if j.Kind == "dataset-verify" {
+		return "opened"
+	}
+	return "skipped"
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -59,6 +60,20 @@ func demoDir(keep string) (string, error) {
 	return dir, nil
 }
 
+// played is what `demo --json` prints when every claim held.
+type played struct {
+	Dir   string   `json:"dir"`
+	Shown []string `json:"shown"`
+}
+
+// told is where what people read goes: stdout, unless a program reads that.
+func (a *app) told() io.Writer {
+	if a.json {
+		return a.err
+	}
+	return a.out
+}
+
 // demo makes a store in dir and plays on it, in this process.
 func (a *app) demo(ctx context.Context, dir string, patients int) error {
 	if patients < 1000 || patients > 10_000_000 {
@@ -72,8 +87,8 @@ func (a *app) demo(ctx context.Context, dir string, patients int) error {
 	if err != nil {
 		return err
 	}
-	err = demo.Run(ctx, demo.Config{
-		Client: s.Client, Quiet: demoQuiet, Dir: dir, Out: a.out, Patients: patients,
+	facts, err := demo.Run(ctx, demo.Config{
+		Client: s.Client, Quiet: demoQuiet, Dir: dir, Out: a.told(), Patients: patients,
 		AuditKey: filepath.Join(kt, server.AuditKeyFile), Checkpoints: filepath.Join(kt, server.CheckpointFile),
 		Wait: func(ctx context.Context, id string) (last api.Job, err error) {
 			bar := newProgress(a, "  ")
@@ -90,6 +105,9 @@ func (a *app) demo(ctx context.Context, dir string, patients int) error {
 	})
 	if cerr := s.Close(); err == nil {
 		err = cerr
+	}
+	if err == nil && a.json {
+		err = a.show(played{dir, facts}, nil)
 	}
 	return err
 }

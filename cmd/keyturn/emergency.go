@@ -3,7 +3,9 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,14 +16,14 @@ import (
 type emergencyFlags struct {
 	compromised             []string
 	kind, severity, details string
-	detach                  bool
+	detach, dryRun          bool
 }
 
 func (e *emergencyFlags) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringArrayVar(&e.compromised, "compromised", nil, "with --emergency: a version known to others, `KEY:VERSION`; may be repeated (default: those active now)")
-	f.StringVar(&e.kind, "type", "", "with --emergency: what `kind` of thing happened: "+incidentTypes+" (default key-compromise)")
-	f.StringVar(&e.severity, "severity", "", "with --emergency: how `bad` it is: "+incidentSeverities+" (default high)")
+	f.StringVar(&e.kind, "type", "", "with --emergency: what happened, a `type`: "+incidentTypes+" (default key-compromise)")
+	f.StringVar(&e.severity, "severity", "", "with --emergency: how bad it is, a `severity`: "+incidentSeverities+" (default high)")
 	f.StringVar(&e.details, "details", "", "with --emergency: more `text`, up to 16 KiB; - reads it from stdin")
 	f.BoolVar(&e.detach, "detach", false, "with --emergency: return at once and leave the work to the server")
 }
@@ -66,6 +68,13 @@ func (a *app) emergency(cmd *cobra.Command, in api.EmergencyRequest, e *emergenc
 		return err
 	}
 	return a.with(ctx, func(s *store) error {
+		if e.dryRun {
+			p, err := s.PlanEmergency(ctx, in)
+			if err != nil {
+				return err
+			}
+			return a.show(p, func(t *table) { emergencyPlan(t, p) })
+		}
 		if e.detach && s.embedded {
 			return errNobodyRuns
 		}
@@ -92,6 +101,38 @@ func (a *app) emergency(cmd *cobra.Command, in api.EmergencyRequest, e *emergenc
 		}
 		return failed
 	})
+}
+
+// emergencyPlan is what an emergency would do, for people.
+func emergencyPlan(t *table, p api.EmergencyPlan) {
+	t.line("Nothing was changed. An emergency would give these keys a new version, and mark versions compromised; keys: %d", len(p.Keys))
+	section(t, len(p.Keys), "KEY\tFROM\tTO\tCOMPROMISED\tCOULD USE IT", func(n int) {
+		k := p.Keys[n]
+		var marks []string
+		for _, v := range k.Compromised {
+			marks = append(marks, fmt.Sprintf("%d, now %s", v.Version, v.State))
+		}
+		t.row(k.Key, k.From, k.To, strings.Join(marks, "; "), orWithheld(couldText(k.Could), p.Withheld, api.WithheldCould))
+	})
+	section(t, len(p.Skipped), "SKIPPED\tWHY", func(n int) { t.row(p.Skipped[n], "it has no active version") })
+	section(t, len(p.Datasets), "DATASET\tHOLDS\tWOULD BE MOVED", func(n int) {
+		d := p.Datasets[n]
+		held := strings.TrimSpace(heldText(d.Held) + " " + d.Unknown)
+		if held == "" {
+			held = "nothing under them"
+		}
+		moves := "no: no column of it is under these keys"
+		if d.Moves {
+			moves = "yes"
+			if d.Problem != "" {
+				moves = "not yet: " + d.Problem
+			}
+		}
+		t.row(d.Dataset, held, moves)
+	})
+	for _, what := range p.Withheld {
+		t.line("withheld: %s", what)
+	}
 }
 
 // awaitIncident waits for the incident's job, and then for every re-encryption that it queued. failed is the first that went

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -46,6 +47,12 @@ versions compromised in one go, use 'keyturn key rotate --emergency' instead.`,
 			if in.Reason == "" {
 				return missingReason("incident open")
 			}
+			if in.Type == "" {
+				return usage("type", "incident open: the type is missing").WithNext("say --type TYPE: " + incidentTypes)
+			}
+			if in.Severity == "" {
+				return usage("severity", "incident open: the severity is missing").WithNext("say --severity SEVERITY: " + incidentSeverities)
+			}
 			if in.Versions, err = keyVersions("key", versions); err != nil {
 				return err
 			}
@@ -67,8 +74,8 @@ versions compromised in one go, use 'keyturn key rotate --emergency' instead.`,
 		},
 	}, func(cmd *cobra.Command) {
 		f := cmd.Flags()
-		f.StringVar(&in.Type, "type", "", "what `kind` of thing happened: "+incidentTypes+" (required)")
-		f.StringVar(&in.Severity, "severity", "", "how `bad` it is: "+incidentSeverities+" (required)")
+		f.StringVar(&in.Type, "type", "", "what happened, a `type`: "+incidentTypes+" (required)")
+		f.StringVar(&in.Severity, "severity", "", "how bad it is, a `severity`: "+incidentSeverities+" (required)")
 		f.StringVar(&in.Reason, "reason", "", "`why`, in one line (required)")
 		f.StringVar(&in.Details, "details", "", "more `text`, up to 16 KiB; - reads it from stdin")
 		f.StringArrayVar(&versions, "key", nil, "a version that it is about, `KEY:VERSION`; may be repeated")
@@ -254,7 +261,7 @@ func incidentDetail(t *table, d api.IncidentDetail) {
 	})
 	section(t, len(d.Uses), "VERSION\tCOULD USE IT\tDID, BY THE AUDIT LOG", func(n int) {
 		u := d.Uses[n]
-		t.row(fmt.Sprintf("%s:%d", u.Key, u.Version), couldText(u.Could), didText(u.Did))
+		t.row(fmt.Sprintf("%s:%d", u.Key, u.Version), orWithheld(couldText(u.Could), d.Withheld, api.WithheldCould), orWithheld(didText(u.Did), d.Withheld, api.WithheldDid))
 	})
 	section(t, len(d.Timeline), "WHEN\tBY\tWHAT", func(n int) {
 		e := d.Timeline[n]
@@ -304,6 +311,17 @@ func heldText(held []api.IncidentHeld) string {
 		parts = append(parts, fmt.Sprintf("%s under %s:%d", remainingText(h.Rows), h.Key, h.Version))
 	}
 	return strings.Join(parts, ", ")
+}
+
+// orWithheld is a list, "withheld" where the caller may not see it, or "nobody".
+func orWithheld(list string, kept []string, what string) string {
+	switch {
+	case slices.ContainsFunc(kept, func(line string) bool { return strings.HasPrefix(line, what) }):
+		return "withheld"
+	case list == "":
+		return "nobody"
+	}
+	return list
 }
 
 func couldText(list []api.IncidentPrincipal) string {

@@ -49,6 +49,7 @@ in the store opens.`,
 			return a.show(initialised(done), func(t *table) {
 				t.row("directory", done.Dir)
 				t.row("store", done.Store)
+				t.row("store id", done.StoreID)
 				t.row("master key", done.MasterKey)
 				t.row("administrator", done.Principal)
 				t.row("audit key", done.AuditKey)

@@ -146,16 +146,16 @@ func openFile(path, doing, field string) (*os.File, error) {
 
 // fileFault says what went wrong with a file that the user named.
 func fileFault(err error, doing, field string) error {
-	code := api.CodeUnavailable
+	code, next := api.CodeUnavailable, "see what the system says of it"
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		code = api.CodeNotFound
+		code, next = api.CodeNotFound, "look at the name: there is no such file or directory"
 	case errors.Is(err, fs.ErrPermission):
-		code = api.CodeDenied
+		code, next = api.CodeDenied, "run as a user who may, or choose another place"
 	case errors.Is(err, fs.ErrExist):
-		code = api.CodeConflict
+		code, next = api.CodeConflict, "name a new file: one that exists is never overwritten"
 	}
-	return fault.Wrap(code, err, doing).WithField(field)
+	return fault.Wrap(code, err, doing).WithField(field).WithNext(next)
 }
 
 // toFile runs f with stdout sent to a file, when one is named: complete and on disk, or not there at all.

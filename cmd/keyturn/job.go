@@ -122,8 +122,8 @@ func (a *app) showJob(j api.Job, failures *api.JobFailureList) error {
 		t.row("finished", j.Finished)
 		t.row("attempts", j.Attempts)
 		if j.Run != nil {
-			t.row("counts", fmt.Sprintf("%s changed, %s skipped, %s conflicts, %s failed",
-				grouped(j.Run.Changed), grouped(j.Run.Skipped), grouped(j.Run.Conflicts), grouped(j.Run.Failed)))
+			t.row("counts", fmt.Sprintf("%s changed, %s %s, %s conflicts, %s failed",
+				grouped(j.Run.Changed), grouped(j.Run.Skipped), skippedLabel(j), grouped(j.Run.Conflicts), grouped(j.Run.Failed)))
 		}
 		if j.Error != "" {
 			t.row(map[bool]string{false: "error", true: "waits"}[j.State == "queued"], j.Error)

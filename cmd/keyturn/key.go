@@ -1,8 +1,8 @@
 package main
 
 import (
+	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -120,23 +120,26 @@ func keyRotate(a *app) *cobra.Command {
 		Use:   "rotate NAME",
 		Short: "Make a new active version; the old ones go on opening",
 		Long: `Makes a new version, which protects from now on. The version before is deactivated: it opens what it sealed and seals no
-more. No data is touched; move what stands under the old version with 'keyturn dataset reencrypt'.
+more. No data is touched; move what stands under the old version with 'keyturn dataset reencrypt'. A suspended key is refused (exit
+status 5) until it is resumed, and one whose versions are all destroyed, or about to be; one that was disabled gets an active
+version again.
 
 With --emergency it answers a compromise, in one go: opens an incident, makes new versions, marks the versions of
 --compromised as compromised (those active now, if none is named), so that they open only for callers with
 key.decrypt-compromised, re-encrypts every dataset of those keys ahead of all other work, and writes down who could have used
 the versions and who did. It waits until all of that is done. It takes incident.write, and key.rotate and key.compromise on
-every key; what is wrong is said before anything is changed. Killed, or interrupted, the work goes on where it was with
+every key; what is wrong is said before anything is changed, and --dry-run stops there: it says which keys would be rotated,
+which versions would be marked, who may use them, and which datasets hold them. Killed, or interrupted, the work goes on where it was with
 'keyturn job watch'; don't say --emergency again, which opens another incident.`,
 		Example: `  keyturn key rotate phi
   keyturn key rotate phi --emergency --reason "laptop stolen" --compromised phi:3
   keyturn key rotate --purpose phi --emergency --reason "ward server broken into" --severity critical
-  keyturn key rotate --all --emergency --reason "laptop stolen" --compromised phi:3`,
+  keyturn key rotate --all --emergency --reason "laptop stolen" --compromised phi:3 --dry-run`,
 		Args: func(cmd *cobra.Command, given []string) error {
-			if all || purpose != "" {
-				return args()(cmd, given)
+			if len(given) == 0 && !all && purpose == "" || len(given) > 1 {
+				return args("NAME")(cmd, given)
 			}
-			return args("NAME")(cmd, given)
+			return nil // whichKeys says what is wrong
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			which, err := whichKeys(args, all, purpose)
@@ -145,6 +148,7 @@ every key; what is wrong is said before anything is changed. Killed, or interrup
 			}
 			if in.Emergency {
 				which.Reason = in.Reason
+				e.dryRun = in.DryRun
 				return a.emergency(cmd, which, &e)
 			}
 			if err := onlyEmergency(cmd); err != nil {
@@ -154,6 +158,9 @@ every key; what is wrong is said before anything is changed. Killed, or interrup
 				return a.rotateAll(cmd, in, purpose)
 			}
 			return a.with(cmd.Context(), func(s *store) error {
+				if in.DryRun {
+					return a.planRotation(cmd.Context(), s, args[0], in)
+				}
 				k, err := s.RotateKey(cmd.Context(), args[0], in)
 				return a.showKey(k, err)
 			})
@@ -163,17 +170,70 @@ every key; what is wrong is said before anything is changed. Killed, or interrup
 	f.StringVar(&in.Reason, "reason", "", "`why`, for the audit log; needed with --emergency")
 	f.BoolVar(&in.Emergency, "emergency", false, "open an incident, mark versions compromised and move the data, too")
 	f.Uint32Var(&in.IfVersion, "if-version", 0, "refuse unless this `version` is the active one now")
+	f.BoolVar(&in.DryRun, "dry-run", false, "say what would be done, and change nothing")
 	f.BoolVar(&all, "all", false, "rotate every key that has an active version")
 	f.StringVar(&purpose, "purpose", "", "rotate every key of this `purpose` that has an active version")
 	e.register(cmd)
 	return cmd
 }
 
+// rotationPlan is what a rotation prints with --dry-run.
+type rotationPlan struct {
+	DryRun  bool              `json:"dryRun"` // true
+	Keys    []plannedRotation `json:"keys"`
+	Skipped []skippedKey      `json:"skipped"`
+}
+
+// plannedRotation is a key with the version that would stop protecting, 0 where none does, and the one that would begin.
+type plannedRotation struct {
+	Key  string `json:"key"`
+	From uint32 `json:"from,omitempty"`
+	To   uint32 `json:"to"`
+}
+
+type skippedKey struct {
+	Key string `json:"key"`
+	Why string `json:"why"`
+}
+
+// activeVersion is the number of a key's active version, 0 when it has none.
+func activeVersion(k api.Key) uint32 {
+	for _, v := range k.Versions {
+		if v.State == "active" {
+			return v.Version
+		}
+	}
+	return 0
+}
+
+// planRotation shows what rotating one key would do.
+func (a *app) planRotation(ctx context.Context, s *store, name string, in api.RotateKeyRequest) error {
+	before, err := s.Key(ctx, name)
+	if err != nil {
+		return err
+	}
+	after, err := s.RotateKey(ctx, name, in)
+	if err != nil {
+		return err
+	}
+	return a.showRotationPlan(rotationPlan{
+		DryRun: true, Keys: []plannedRotation{{before.Name, activeVersion(before), activeVersion(after)}}, Skipped: []skippedKey{},
+	})
+}
+
+func (a *app) showRotationPlan(p rotationPlan) error {
+	return a.show(p, func(t *table) {
+		t.line("Nothing was changed. This would rotate %d keys:", len(p.Keys))
+		section(t, len(p.Keys), "KEY\tFROM\tTO", func(n int) { t.row(p.Keys[n].Key, orDash(p.Keys[n].From), p.Keys[n].To) })
+		section(t, len(p.Skipped), "SKIPPED\tWHY", func(n int) { t.row(p.Skipped[n].Key, p.Skipped[n].Why) })
+	})
+}
+
 // rotateAll rotates key after key. One that can't be rotated, doesn't keep the others from it; the first refusal is
 // the command's. One without an active version was retired and is left so.
 func (a *app) rotateAll(cmd *cobra.Command, in api.RotateKeyRequest, purpose string) error {
 	return a.with(cmd.Context(), func(s *store) error {
-		list := api.KeyList{Keys: []api.Key{}}
+		list, plan := api.KeyList{Keys: []api.Key{}}, rotationPlan{DryRun: true, Keys: []plannedRotation{}, Skipped: []skippedKey{}}
 		var refused error
 		for k, err := range s.AllKeys(cmd.Context()) {
 			if err != nil {
@@ -182,8 +242,11 @@ func (a *app) rotateAll(cmd *cobra.Command, in api.RotateKeyRequest, purpose str
 			if purpose != "" && k.Purpose != purpose {
 				continue
 			}
-			if !slices.ContainsFunc(k.Versions, func(v api.KeyVersion) bool { return v.State == "active" }) {
-				a.note("%s: skipped, it has no active version; keyturn key rotate %s gives it one", k.Name, k.Name)
+			if activeVersion(k) == 0 {
+				why := whyInactive(cmd.Context(), s, k.Name)
+				if plan.Skipped = append(plan.Skipped, skippedKey{k.Name, why}); !in.DryRun {
+					a.note("%s: skipped, %s", k.Name, why)
+				}
 				continue
 			}
 			rotated, err := s.RotateKey(cmd.Context(), k.Name, in)
@@ -196,12 +259,32 @@ func (a *app) rotateAll(cmd *cobra.Command, in api.RotateKeyRequest, purpose str
 				continue
 			}
 			list.Keys = append(list.Keys, rotated)
+			plan.Keys = append(plan.Keys, plannedRotation{k.Name, activeVersion(k), activeVersion(rotated)})
+		}
+		if in.DryRun {
+			if err := a.showRotationPlan(plan); err != nil {
+				return err
+			}
+			return refused
 		}
 		if err := a.show(list, func(t *table) { keyTable(t, list.Keys) }); err != nil {
 			return err
 		}
 		return refused
 	})
+}
+
+// whyInactive says why a key has no active version, and what gives it one.
+func whyInactive(ctx context.Context, s *store, name string) string {
+	_, err := s.RotateKey(ctx, name, api.RotateKeyRequest{DryRun: true})
+	if err == nil {
+		return "it has no active version; keyturn key rotate " + name + " gives it one"
+	}
+	message, _, next := keyturn.Explain(err)
+	if next != "" {
+		message += "; " + next
+	}
+	return printable(message)
 }
 
 // showKey prints a key, unless the call that made it failed.

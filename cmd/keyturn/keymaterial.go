@@ -103,6 +103,9 @@ An imported key opens nothing that another system encrypted with it: see 'keytur
   openssl rand -base64 32 | keyturn key import fresh --purpose data`,
 		Args: args("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if err := isPrivate(file, "in"); err != nil {
+				return err
+			}
 			raw, err := a.readInput(cmd.Context(), file, "key material", 4096)
 			if err != nil {
 				return err
@@ -121,7 +124,7 @@ An imported key opens nothing that another system encrypted with it: see 'keytur
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&file, "in", "", "read from this `file` instead of stdin")
+	f.StringVar(&file, "in", "", "read from this `file`, readable by its owner alone, instead of stdin")
 	f.StringVar(&form, "format", formAuto, "the `form` in which the material is written: auto, raw, base64, hex or fernet")
 	f.Uint32Var(&in.Version, "version", 0, "the `version` that it must become; refused when another is next")
 	f.StringVar(&in.Purpose, "purpose", "", "as for key create")

@@ -45,8 +45,8 @@ var moves = map[string]move{
 	},
 	"destroy": {
 		verb: "destroy", short: "Schedule the destruction of a version",
-		long:    "Schedules the destruction of a version: it opens nothing from now on, and after --wait-days its material is gone for\never. Until then 'keyturn key undestroy' brings it back. Refused, saying where and how many, while a registered dataset\nholds values under the version, and while it was used within the last hour. Asks first on\na terminal. With --force it is scheduled all the same, once two people have said so: what stands under it is lost then.",
-		example: "  keyturn key destroy phi --version 1\n  keyturn key destroy phi --version 1 --wait-days 7 --yes", destroys: true,
+		long:    "Schedules the destruction of a version: it opens nothing from now on, and after --wait-days its material is gone for\never. Until then 'keyturn key undestroy' brings it back. Refused, saying where and how many, while a registered dataset\nholds values under the version, while its policy's grace lasts after another version followed it (keyturn policy show NAME),\nand while it was used within the last hour. Asks first on a terminal. With --force it is scheduled all the same, once two\npeople have said so: what stands under it is lost then.\n\nA server executes what is due, within minutes. Where none runs, nothing is destroyed until one does, or until --due says so:\ncall it from a timer. What depends on a version is looked for once more then.",
+		example: "  keyturn key destroy phi --version 1\n  keyturn key destroy phi --version 1 --wait-days 7 --yes\n  keyturn key destroy --due", destroys: true,
 		call: (*keyturn.Client).DestroyKey,
 	},
 	"undestroy": {
@@ -62,13 +62,65 @@ func forced(k api.Key, version uint32) bool {
 	return slices.ContainsFunc(k.Versions, func(v api.KeyVersion) bool { return v.Version == version && v.Forced })
 }
 
+// destroyDue executes what is due and waits for it.
+func (a *app) destroyDue(cmd *cobra.Command, dryRun bool) error {
+	ctx := cmd.Context()
+	for _, name := range []string{"version", "reason", "wait-days", "force"} {
+		if cmd.Flags().Changed(name) {
+			return usage(name, "key destroy: --%s doesn't go with --due", name).WithNext("--due executes what was scheduled before, and nothing else")
+		}
+	}
+	return a.with(ctx, func(s *store) error {
+		out, err := s.DestroyDue(ctx, api.DestroyDueRequest{DryRun: dryRun})
+		if err != nil {
+			return err
+		}
+		var failed error
+		if out.Job != "" {
+			j, err := a.watch(ctx, s, out.Job, "key destroy --due", "versions")
+			if err != nil {
+				return err
+			}
+			out.State, failed = j.State, outcomeOf(j, false)
+		}
+		err = a.show(out, func(t *table) {
+			if len(out.Due) == 0 {
+				t.line("No destruction is due.")
+				return
+			}
+			t.row("KEY", "VERSION", "DUE SINCE")
+			for _, d := range out.Due {
+				t.row(d.Key, d.Version, d.DestroyAt)
+			}
+			if out.Job != "" {
+				t.line("job %s: %s", out.Job, out.State)
+			}
+		})
+		if err != nil {
+			return err
+		}
+		return failed
+	})
+}
+
 func keyMove(a *app, m move) *cobra.Command {
 	var in api.VersionStateRequest
-	var yes bool
+	var yes, due, dryRun bool
 	cmd := &cobra.Command{
 		Use: m.verb + " NAME", Short: m.short, Long: m.long, Example: m.example,
-		Args: args("NAME"),
+		Args: func(cmd *cobra.Command, given []string) error {
+			if due {
+				return args()(cmd, given)
+			}
+			return args("NAME")(cmd, given)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if due {
+				return a.destroyDue(cmd, dryRun)
+			}
+			if dryRun {
+				return usage("dry-run", "key %s: --dry-run goes with --due", m.verb).WithNext("a destruction is only scheduled, and undestroy takes it back")
+			}
 			if m.needsReason && in.Reason == "" {
 				return usage("reason", "key %s: a reason is missing", m.verb).WithNext("say --reason WHY, for the audit log")
 			}
@@ -96,6 +148,8 @@ func keyMove(a *app, m move) *cobra.Command {
 	if m.destroys {
 		f.IntVar(&in.WaitDays, "wait-days", 0, "after how many `days` the material is gone: 7 to 30 (default 30)")
 		f.BoolVar(&yes, "yes", false, "don't ask on a terminal")
+		f.BoolVar(&due, "due", false, "execute the scheduled destructions that are due, of all keys, and wait for it")
+		f.BoolVar(&dryRun, "dry-run", false, "with --due: say what is due, and change nothing")
 		f.BoolVar(&in.Force, "force", false, "although something depends on it; two people have to say so, with a --reason, within a day")
 	}
 	return cmd

@@ -55,7 +55,8 @@ func parseKey(b []byte, form, field string, sizes ...int) (key []byte, as string
 		if err == nil && len(k) == 32 && !bytes.ContainsAny(trimmed, "\r\n") {
 			return k, "a Fernet key, 44 characters", nil
 		}
-		return nil, "", usage(field, "reading a key: it isn't a Fernet key, which is 32 bytes in base64 of the URL alphabet with its padding, 44 characters")
+		return nil, "", usage(field, "reading a key: it isn't a Fernet key, which is 32 bytes in base64 of the URL alphabet with its padding, 44 characters").
+			WithNext("leave the form away to have it recognised")
 	default:
 		return nil, "", usage("format", "reading a key: there is no such form").WithNext("use auto, raw, base64, hex or fernet")
 	}
@@ -77,7 +78,8 @@ func recognise(b, trimmed []byte, field string, sizes []int) ([]byte, string, er
 		return nil, "", usage(field, "reading a key: it is %d characters of text, neither raw bytes nor base64 nor hexadecimal", len(trimmed)).
 			WithNext("if these characters are the key themselves, say so with the form raw")
 	}
-	return nil, "", usage(field, "reading a key: it is neither %s raw bytes nor so many in base64 or in hexadecimal", orOf(sizes))
+	return nil, "", usage(field, "reading a key: it is neither %s raw bytes nor so many in base64 or in hexadecimal", orOf(sizes)).
+		WithNext("give the key itself, or say in which form it is")
 }
 
 func isPrintable(b []byte) bool {

@@ -13,7 +13,7 @@ import (
 type progress struct {
 	a       *app
 	what    string
-	unit    string // what is counted
+	unit    string // what is counted; empty: what jobs of the kind count
 	began   time.Time
 	base    int64 // what was done already when watching began, for the rate
 	shown   time.Time
@@ -23,7 +23,7 @@ type progress struct {
 }
 
 func newProgress(a *app, what string) *progress {
-	p := &progress{a: a, what: what, unit: "rows", every: 3 * time.Second}
+	p := &progress{a: a, what: what, every: 3 * time.Second}
 	if a.terminal {
 		p.every = 100 * time.Millisecond
 	}
@@ -62,6 +62,10 @@ func (p *progress) end(j api.Job) {
 
 // line is the state in one line: bar, counts, rate, time left.
 func (p *progress) line(j api.Job, elapsed time.Duration) string {
+	unit := p.unit
+	if unit == "" {
+		unit = unitOf(j.Kind)
+	}
 	rate := 0.0
 	if elapsed > 0 {
 		rate = float64(j.Done-p.base) / elapsed.Seconds()
@@ -70,14 +74,25 @@ func (p *progress) line(j api.Job, elapsed time.Duration) string {
 	if p.a.terminal && j.Total > 0 {
 		parts = append(parts, bar(j.Done, j.Total, 24))
 	}
-	parts = append(parts, counts(j, p.unit))
+	parts = append(parts, counts(j, unit))
 	if rate >= 1 {
-		parts = append(parts, grouped(int64(rate))+" "+p.unit+"/s")
+		parts = append(parts, grouped(int64(rate))+" "+unit+"/s")
 		if left := j.Total - j.Done; left > 0 {
 			parts = append(parts, "about "+remaining(float64(left)/rate)+" left")
 		}
 	}
 	return strings.Join(parts, "  ")
+}
+
+// unitOf is what jobs of a kind count: rows, unless they are about keys.
+func unitOf(kind string) string {
+	switch kind {
+	case "rotation-check", "rotation-run", "emergency-rotate", "incident-scope":
+		return "keys"
+	case "destroy-due":
+		return "versions"
+	}
+	return "rows"
 }
 
 func counts(j api.Job, unit string) string {

@@ -65,7 +65,7 @@ func (a *app) verifyRetirement(file, keyFile string) error {
 		return fileFault(err, "reading the retirement", "retirement")
 	}
 	if info.Size() > audit.MaxRetirement {
-		return fault.New(api.CodeTooLarge, "reading the retirement: the file is too large to be one").WithField("retirement")
+		return fault.New(api.CodeTooLarge, "reading the retirement: the file is too large to be one").WithField("retirement").WithNext("give it what keyturn report retirement wrote")
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -92,7 +92,11 @@ func retirementTable(t *table, r api.Retirement) {
 		act  *api.RetirementAct
 	}{{"made", r.Created}, {"followed", r.Followed}, {"compromised", r.Compromised}, {"destruction scheduled", r.DestroyScheduled}, {"destroyed", r.Destroyed}} {
 		if act.act != nil {
-			t.row(act.what, fmt.Sprintf("%s by %s %s", cell(act.act.At), act.act.By, act.act.Reason))
+			text := fmt.Sprintf("%s by %s", cell(act.act.At), act.act.By)
+			if act.act.Reason != "" {
+				text += ": " + act.act.Reason
+			}
+			t.row(act.what, text)
 		}
 	}
 	t.row("last opened", r.LastOpened)

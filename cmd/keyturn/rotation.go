@@ -173,6 +173,9 @@ self-check found, and how many rows were moved to the new version since.`,
 			if len(given) == 1 {
 				key = given[0]
 			}
+			if err := notNegative("limit", limit); err != nil {
+				return err
+			}
 			return a.with(cmd.Context(), func(s *store) error {
 				h, err := s.RotationHistory(cmd.Context(), key, after, limit)
 				if err != nil {

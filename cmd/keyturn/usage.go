@@ -146,6 +146,9 @@ func edits(a, b string) int {
 	return row[len(b)]
 }
 
+// takesValues are the commands to which somebody might say a secret as an argument.
+var takesValues = []string{"keyturn encrypt", "keyturn decrypt", "keyturn inspect", "keyturn rewrap", "keyturn key import", "keyturn escrow verify"}
+
 // args wants exactly the named arguments.
 func args(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, given []string) error {
@@ -154,8 +157,14 @@ func args(names ...string) cobra.PositionalArgs {
 			name := names[len(given)]
 			return usage(strings.ToLower(name), "%s%s is missing", where(cmd), name).WithNext("see " + cmd.CommandPath() + " --help")
 		case len(given) > len(names):
-			return usage("arguments", "%stoo many arguments", where(cmd)).
-				WithNext("values are read from stdin or a file, never from the command line; see " + cmd.CommandPath() + " --help")
+			takes := "it takes none"
+			if len(names) > 0 {
+				takes = "it takes " + strings.Join(names, " and ")
+			}
+			if slices.Contains(takesValues, cmd.CommandPath()) {
+				takes += "; values are read from stdin or a file, never from the command line"
+			}
+			return usage("arguments", "%stoo many arguments", where(cmd)).WithNext(takes + "; see " + cmd.CommandPath() + " --help")
 		}
 		return nil
 	}

@@ -48,8 +48,8 @@ type demo struct {
 	facts []string // what was shown, for the summary
 }
 
-// Run plays the whole demo. An error means that a step failed or that one of its claims did not hold.
-func Run(ctx context.Context, c Config) error {
+// Run plays the whole demo and returns what was shown. An error means that a step failed or that one of its claims did not hold.
+func Run(ctx context.Context, c Config) (shown []string, err error) {
 	if c.Patients == 0 {
 		c.Patients = 100_000
 	}
@@ -57,7 +57,7 @@ func Run(ctx context.Context, c Config) error {
 	start := time.Now()
 	app, err := openClinic(ctx, filepath.Join(c.Dir, "clinic.db"), c.Client, c.Patients)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer app.close()
 	d.app = app
@@ -65,11 +65,11 @@ func Run(ctx context.Context, c Config) error {
 	for i, s := range steps {
 		d.say("\n%d. %s", i+1, s.title)
 		if err := s.run(ctx, d); err != nil {
-			return fmt.Errorf("step %d (%s): %w", i+1, s.title, err)
+			return nil, fmt.Errorf("step %d (%s): %w", i+1, s.title, err)
 		}
 	}
 	d.summary(time.Since(start))
-	return nil
+	return d.facts, nil
 }
 
 func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.Out, format+"\n", args...) }

@@ -44,6 +44,7 @@ type Keys interface {
 	Disable(ctx context.Context, c *access.Caller, key string, in api.VersionStateRequest) (api.Key, error)
 	Compromise(ctx context.Context, c *access.Caller, key string, in api.VersionStateRequest) (api.Key, error)
 	Destroy(ctx context.Context, c *access.Caller, key string, in api.VersionStateRequest) (api.Key, error)
+	DestroyDue(ctx context.Context, c *access.Caller, in api.DestroyDueRequest) (api.DestroyDue, error)
 	Undestroy(ctx context.Context, c *access.Caller, key string, in api.VersionStateRequest) (api.Key, error)
 	Import(ctx context.Context, c *access.Caller, key string, in api.ImportKeyRequest) (api.Key, error)
 	Export(ctx context.Context, c *access.Caller, key string, in api.ExportKeyRequest) (api.ExportKeyResponse, error)
@@ -105,6 +106,7 @@ type Jobs interface {
 type Incidents interface {
 	Open(ctx context.Context, c *access.Caller, in api.OpenIncidentRequest) (api.Incident, error)
 	Emergency(ctx context.Context, c *access.Caller, in api.EmergencyRequest) (api.Emergency, error)
+	PlanEmergency(ctx context.Context, c *access.Caller, in api.EmergencyRequest) (api.EmergencyPlan, error)
 	List(ctx context.Context, c *access.Caller, state, after string, limit int) (api.IncidentList, error)
 	Show(ctx context.Context, c *access.Caller, id string) (api.IncidentDetail, error)
 	Note(ctx context.Context, c *access.Caller, id string, in api.IncidentNoteRequest) (api.Incident, error)

@@ -42,7 +42,7 @@ func (w *worker) dataset(ctx context.Context) error {
 		w.at = next
 		return nil
 	}
-	moves := w.i.Emergency && w.concerns(d)
+	moves := w.i.Emergency && concerns(&w.i, d)
 	var blocked error
 	if moves {
 		blocked = w.s.cfg.Store.View(ctx, func(tx store.Tx) error { return w.s.cfg.Datasets.MayUrgent(ctx, tx, d) })
@@ -98,9 +98,9 @@ func (s *Service) datasets(ctx context.Context) (list []datasets.Dataset, err er
 }
 
 // concerns says whether a column of the dataset is under a key that the incident is about.
-func (w *worker) concerns(d *datasets.Dataset) bool {
+func concerns(i *incidents.Incident, d *datasets.Dataset) bool {
 	return slices.ContainsFunc(d.Columns, func(c datasets.Column) bool {
-		return slices.ContainsFunc(w.i.Versions, func(v incidents.Version) bool { return v.KeyID == c.KeyID })
+		return slices.ContainsFunc(i.Versions, func(v incidents.Version) bool { return v.KeyID == c.KeyID })
 	})
 }
 
@@ -117,16 +117,23 @@ func (w *worker) held(ctx context.Context, d *datasets.Dataset) (found api.Incid
 	if err != nil {
 		found.Unknown = fault.MessageOf(err)
 	}
-	for _, v := range w.i.Versions {
+	found.Held = append(found.Held, heldBy(d, w.i.Versions, rows, err)...)
+	return found, err != nil || len(found.Held) > 0, nil
+}
+
+// heldBy is how many values a dataset holds under each of the versions. When it could not be counted, that is unknown for
+// those of its own keys.
+func heldBy(d *datasets.Dataset, versions []incidents.Version, rows map[reencrypt.VersionOf]int64, failed error) (out []api.IncidentHeld) {
+	for _, v := range versions {
 		n := rows[reencrypt.VersionOf{Key: v.KeyID, Version: v.Number}]
 		switch {
-		case err != nil && slices.ContainsFunc(d.Columns, func(c datasets.Column) bool { return c.KeyID == v.KeyID }):
-			found.Held = append(found.Held, api.IncidentHeld{Key: v.Key, Version: v.Number})
+		case failed != nil && slices.ContainsFunc(d.Columns, func(c datasets.Column) bool { return c.KeyID == v.KeyID }):
+			out = append(out, api.IncidentHeld{Key: v.Key, Version: v.Number})
 		case n > 0:
-			found.Held = append(found.Held, api.IncidentHeld{Key: v.Key, Version: v.Number, Rows: &n})
+			out = append(out, api.IncidentHeld{Key: v.Key, Version: v.Number, Rows: &n})
 		}
 	}
-	return found, err != nil || len(found.Held) > 0, nil
+	return out
 }
 
 // mayWait says whether another job that has the dataset may go on for a while. One that waits for a person, or doesn't end,

@@ -21,36 +21,45 @@ import (
 // Who names no compromised version means those that are active now. A key that has no active version is refused when it is
 // named, and skipped, which the answer says, when All or Purpose chooses it.
 func (s *Service) Emergency(ctx context.Context, c *access.Caller, in api.EmergencyRequest) (api.Emergency, error) {
-	if in.Type == "" {
-		in.Type = string(incidents.KeyCompromise)
-	}
-	if in.Severity == "" {
-		in.Severity = string(incidents.DefaultSeverity)
-	}
-	i, err := s.begin(in.Type, in.Severity, in.Reason, in.Details)
+	i, p, checked, err := s.prepare(ctx, c, in, "opened")
 	if err != nil {
 		return api.Emergency{}, err
-	}
-	if err := chosen(in); err != nil {
-		return api.Emergency{}, err
-	}
-	i.Emergency = true
-	var checked error
-	var p plan
-	if allowed(c, access.IncidentWrite, resource(i.ID)) {
-		if lacks, ok := firstLacking(c, named(in), access.KeyRotate, access.KeyCompromise); ok {
-			return api.Emergency{}, s.deny(ctx, c, lacks, "opened", i.Reason)
-		}
-		if p, checked = s.plan(ctx, c, in); p.lacks != nil {
-			return api.Emergency{}, s.deny(ctx, c, *p.lacks, "opened", i.Reason)
-		}
-		i.Targets, i.Versions = p.targets, p.versions
 	}
 	opened, err := s.open(ctx, c, i, checked)
 	if err != nil {
 		return api.Emergency{}, err
 	}
 	return api.Emergency{Incident: opened, Skipped: append([]string{}, p.skipped...)}, nil
+}
+
+// prepare is what an emergency and its dry run have in common: everything up to the point where something is changed. checked
+// is what is wrong with the keys and versions, for the doorway to record; err is recorded already, or needs no record. verb is
+// how the event of a denial calls it.
+func (s *Service) prepare(ctx context.Context, c *access.Caller, in api.EmergencyRequest, verb string) (i incidents.Incident, p plan, checked, err error) {
+	if in.Type == "" {
+		in.Type = string(incidents.KeyCompromise)
+	}
+	if in.Severity == "" {
+		in.Severity = string(incidents.DefaultSeverity)
+	}
+	if i, err = s.begin(in.Type, in.Severity, in.Reason, in.Details); err != nil {
+		return i, p, nil, err
+	}
+	if err := chosen(in); err != nil {
+		return i, p, nil, err
+	}
+	i.Emergency = true
+	if !allowed(c, access.IncidentWrite, resource(i.ID)) {
+		return i, p, nil, nil // the doorway will say so
+	}
+	if lacks, ok := firstLacking(c, named(in), access.KeyRotate, access.KeyCompromise); ok {
+		return i, p, nil, s.deny(ctx, c, lacks, verb, i.Reason)
+	}
+	if p, checked = s.plan(ctx, c, in); p.lacks != nil {
+		return i, p, nil, s.deny(ctx, c, *p.lacks, verb, i.Reason)
+	}
+	i.Targets, i.Versions = p.targets, p.versions
+	return i, p, checked, nil
 }
 
 // chosen wants exactly one way of saying which keys.
@@ -87,6 +96,7 @@ func named(in api.EmergencyRequest) []api.IncidentVersion {
 type plan struct {
 	targets  []incidents.Target
 	versions []incidents.Version
+	states   map[incidents.Version]keys.State
 	skipped  []string
 	lacks    *access.Right // on a key that wasn't named
 }
@@ -136,11 +146,9 @@ func (s *Service) plan(ctx context.Context, c *access.Caller, in api.EmergencyRe
 
 // inactive is why a key without an active version isn't rotated.
 func inactive(k *keys.Key) error {
-	for _, v := range k.Versions {
-		if v.State == keys.Suspended {
-			return fault.Newf(api.CodeWrongState, "key %s is suspended", k.Name).WithField("keys").
-				WithNext("keyturn key resume " + k.Name + ", or mark its version alone: keyturn key compromise " + k.Name)
-		}
+	if k.Suspended() {
+		return fault.Newf(api.CodeWrongState, "key %s is suspended", k.Name).WithField("keys").
+			WithNext("keyturn key resume " + k.Name + ", or mark its version alone: keyturn key compromise " + k.Name + " --version N")
 	}
 	return fault.Newf(api.CodeWrongState, "key %s has no active version", k.Name).WithField("keys").
 		WithNext("its versions can be marked one by one: keyturn key compromise " + k.Name + " --version N")
@@ -197,15 +205,27 @@ func (p *plan) mark(ctx context.Context, tx store.Tx, in api.EmergencyRequest, f
 		if err := bad.add(err); err != nil {
 			return err
 		}
-		p.versions = append(p.versions, incidents.Version{Key: k.Name, KeyID: k.ID, Number: v.Version})
+		p.add(&k, v.Version)
 	}
 	if len(in.Compromised) == 0 {
 		for _, t := range p.targets {
-			p.versions = append(p.versions, incidents.Version{Key: t.Key, KeyID: t.KeyID, Number: t.From})
+			k := found[t.Key]
+			p.add(&k, t.From)
 		}
 	}
 	p.versions = sorted(p.versions)
 	return nil
+}
+
+// add takes a version among those that are compromised.
+func (p *plan) add(k *keys.Key, n uint32) {
+	v, _ := k.Version(n)
+	it := incidents.Version{Key: k.Name, KeyID: k.ID, Number: n}
+	p.versions = append(p.versions, it)
+	if p.states == nil {
+		p.states = map[incidents.Version]keys.State{}
+	}
+	p.states[it] = v.State
 }
 
 // mayMark says whether a version can be marked compromised, or is already.

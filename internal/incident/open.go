@@ -96,7 +96,7 @@ func (s *Service) named(ctx context.Context, list []api.IncidentVersion) (out []
 			k, err := key(ctx, tx, "versions", n, v.Key)
 			if err == nil {
 				if _, ok := k.Version(v.Version); !ok {
-					err = fault.Newf(api.CodeNotFound, "key %s has no version %d", k.Name, v.Version).WithField("versions")
+					err = fault.Newf(api.CodeNotFound, "key %s has no version %d", k.Name, v.Version).WithField("versions").WithNext("keyturn key show " + k.Name + " lists them")
 				}
 			}
 			if err := bad.add(err); err != nil {

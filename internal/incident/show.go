@@ -25,7 +25,7 @@ func (s *Service) List(ctx context.Context, c *access.Caller, state, after strin
 		return api.IncidentList{}, fault.New(api.CodeInvalid, "the state is unknown").WithField("state").WithNext("use open or closed")
 	}
 	if after != "" && !incidents.ValidID(after) {
-		return api.IncidentList{}, fault.New(api.CodeInvalid, "the cursor is no incident's id").WithField("after")
+		return api.IncidentList{}, fault.New(api.CodeInvalid, "the cursor is no incident's id").WithField("after").WithNext(`take the "next" of the page before`)
 	}
 	out := api.IncidentList{Incidents: []api.Incident{}}
 	in := gate.Intent{Action: access.IncidentRead, Type: audit.ConfigRead, Verb: "listed", Resource: resource("")}
@@ -296,10 +296,10 @@ func (d *detail) shown(c *access.Caller) api.IncidentDetail {
 		out.Uses[n] = u
 	}
 	if len(out.Uses) > 0 && !could {
-		out.Withheld = append(out.Withheld, withheld("who could use the versions", access.PrincipalRead))
+		out.Withheld = append(out.Withheld, withheld(api.WithheldCould, access.PrincipalRead))
 	}
 	if len(out.Uses) > 0 && !did {
-		out.Withheld = append(out.Withheld, withheld("who used the versions", access.AuditRead))
+		out.Withheld = append(out.Withheld, withheld(api.WithheldDid, access.AuditRead))
 	}
 	return out
 }

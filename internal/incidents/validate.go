@@ -24,6 +24,9 @@ func ValidateType(t Type) error {
 	if slices.Contains(Types(), t) {
 		return nil
 	}
+	if t == "" {
+		return fault.New(api.CodeInvalid, "the type of the incident is missing").WithField("type").WithNext("use one of " + join(Types()))
+	}
 	return fault.New(api.CodeInvalid, "the type of the incident is unknown").WithField("type").WithNext("use one of " + join(Types()))
 }
 
@@ -31,6 +34,9 @@ func ValidateType(t Type) error {
 func ValidateSeverity(s Severity) error {
 	if slices.Contains(Severities(), s) {
 		return nil
+	}
+	if s == "" {
+		return fault.New(api.CodeInvalid, "the severity of the incident is missing").WithField("severity").WithNext("use one of " + join(Severities()))
 	}
 	return fault.New(api.CodeInvalid, "the severity of the incident is unknown").WithField("severity").WithNext("use one of " + join(Severities()))
 }
@@ -54,9 +60,9 @@ func ValidateText(field, text string) error { return plain(field, text, MaxDetai
 func plain(field, text string, most int) error {
 	switch {
 	case len(text) > most:
-		return fault.Newf(api.CodeTooLarge, "the text is longer than %d bytes", most).WithField(field)
+		return fault.Newf(api.CodeTooLarge, "the text is longer than %d bytes", most).WithField(field).WithNext("shorten it; what is longer belongs into notes, or a file beside the report")
 	case !utf8.ValidString(text):
-		return fault.New(api.CodeInvalid, "the text is not UTF-8").WithField(field)
+		return fault.New(api.CodeInvalid, "the text is not UTF-8").WithField(field).WithNext("convert it to UTF-8")
 	case strings.ContainsFunc(text, misleads):
 		return fault.New(api.CodeInvalid, "the text holds a control character, or one that changes its direction").WithField(field).
 			WithNext("write plain text; lines and tabs are fine in details and notes")

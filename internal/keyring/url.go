@@ -68,7 +68,7 @@ func OpenMasters(ctx context.Context, drivers []Driver, urls []string) ([]Master
 			return nil, err
 		}
 		if err != nil {
-			m = &unopened{url: raw, provider: d.Scheme(), err: err}
+			m = &unopened{url: raw, provider: d.Scheme(), kind: kindOf(d.Scheme()), err: err}
 		}
 		masters = append(masters, m)
 	}
@@ -102,15 +102,27 @@ func badURL(why string) *fault.Error {
 		WithNext("write file:///path/to/key, env://NAME, or what the page of another provider says")
 }
 
+// kindOf is the kind of a scheme's keys as far as it can be told without opening one: those of wrapping do that and no other.
+func kindOf(scheme string) Kind {
+	if slices.Contains(wrapping, scheme) {
+		return Wraps
+	}
+	return Holds
+}
+
+// wrapping are the schemes whose providers never hand their key out.
+var wrapping = []string{"awskms", "vaulttransit", "pkcs11"}
+
 // unopened stands for a configured master key that could not be opened.
 type unopened struct {
 	url, provider string
+	kind          Kind
 	err           error
 }
 
 func (u *unopened) URL() string      { return u.url }
 func (u *unopened) Provider() string { return u.provider }
-func (u *unopened) Kind() Kind       { return Holds }
+func (u *unopened) Kind() Kind       { return u.kind }
 func (u *unopened) ID() string       { return "" }
 func (u *unopened) Close() error     { return nil }
 

@@ -24,8 +24,11 @@ func (k Key) Usable(now time.Time) (Version, error) {
 	v, ok := k.Active()
 	switch {
 	case !ok:
-		return Version{}, fault.Newf(api.CodeWrongState, "key %s has no active version", k.Name).
-			WithNext("resume the suspended version, or make a new one with key rotate")
+		e := fault.Newf(api.CodeWrongState, "key %s has no active version", k.Name)
+		if err := k.MayRotate(); err != nil {
+			return Version{}, e.WithNext(fault.NextOf(err))
+		}
+		return Version{}, e.WithNext("make a new one: keyturn key rotate " + k.Name)
 	case ahead(v.Activated, now):
 		return Version{}, fault.Newf(api.CodeUnavailable, "the clock stands before the activation of version %d of key %s", v.Number, k.Name).
 			WithNext("set the clock of this machine right; if it is, and was ahead when the version was made: keyturn key rotate " + k.Name)
@@ -50,7 +53,7 @@ func (k Key) MayProcess(n uint32, compromisedAllowed bool) (Version, error) {
 	v, ok := k.Version(n)
 	switch {
 	case !ok:
-		return Version{}, fault.Newf(api.CodeNotFound, "key %s has no version %d", k.Name, n).WithField("version")
+		return Version{}, fault.Newf(api.CodeNotFound, "key %s has no version %d", k.Name, n).WithField("version").WithNext("keyturn key show " + k.Name + " lists them")
 	case v.State.Processes(k, compromisedAllowed):
 		return v, nil
 	case v.State == Compromised:

@@ -131,7 +131,7 @@ func destroyTime(now time.Time, waitDays int) (time.Time, error) {
 	}
 	if waitDays < MinWaitDays || waitDays > MaxWaitDays {
 		return time.Time{}, fault.Newf(api.CodeInvalid, "scheduling a destruction: the waiting time is not between %d and %d days",
-			MinWaitDays, MaxWaitDays).WithField("waitDays")
+			MinWaitDays, MaxWaitDays).WithField("waitDays").WithNext("leave it out for the default of 30 days")
 	}
 	return stamp(now).Add(time.Duration(waitDays) * day), nil
 }
@@ -175,5 +175,5 @@ func (k *Key) existing(n uint32) (*Version, error) {
 	if v := k.at(n); v != nil {
 		return v, nil
 	}
-	return nil, fault.Newf(api.CodeNotFound, "the key has no version %d", n).WithField("version")
+	return nil, fault.Newf(api.CodeNotFound, "key %s has no version %d", k.Name, n).WithField("version").WithNext("keyturn key show " + k.Name + " lists them")
 }

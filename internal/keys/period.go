@@ -41,7 +41,7 @@ func (c Cryptoperiod) Validate() error {
 			WithNext("leave it out for no limit")
 	}
 	if c.Warn < 0 || c.Warn > c.Period {
-		return fault.New(api.CodeInvalid, "the warning age is not between zero and the period").WithField("warn")
+		return fault.New(api.CodeInvalid, "the warning age is not between zero and the period").WithField("warn").WithNext("leave it out for the default, or give an age at which the key isn't due yet")
 	}
 	return nil
 }

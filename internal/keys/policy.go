@@ -101,15 +101,15 @@ func (r Rule) validate() error {
 	case r.Period != nil && *r.Period%time.Microsecond != 0:
 		return badPolicy("period", "the period is finer than a microsecond")
 	case r.Grace != nil && (*r.Grace < 0 || *r.Grace > MaxGrace):
-		return badPolicy("grace", "the grace period is not between 0 and 365 days")
+		return badPolicy("grace", "the grace period is not between 0 and 365 days").WithNext(`write it like "7d" or "12h", or "0" for none`)
 	case r.Warn != nil && (*r.Warn < 0 || *r.Warn > MaxPolicyPeriod):
-		return badPolicy("warn", "the time to warn before is not between 0 and 730 days")
+		return badPolicy("warn", "the time to warn before is not between 0 and 730 days").WithNext(`write it like "7d" or "12h", or "0" for no warning`)
 	case r.Concurrency < 0 || r.Concurrency > MaxConcurrency:
-		return badPolicy("concurrency", "the concurrency is not between 1 and 16")
+		return badPolicy("concurrency", "the concurrency is not between 1 and 16").WithNext("leave it out for the default")
 	case r.BatchSize < 0 || r.BatchSize > MaxBatchSize:
-		return badPolicy("batchSize", "the batch size is not between 1 and 10000")
+		return badPolicy("batchSize", "the batch size is not between 1 and 10000").WithNext("leave it out for the default")
 	case r.Attempts < 0 || r.Attempts > MaxAttempts:
-		return badPolicy("attempts", "the number of attempts is not between 1 and 20")
+		return badPolicy("attempts", "the number of attempts is not between 1 and 20").WithNext("leave it out for the default")
 	case r == (Rule{}):
 		return badPolicy("policy", "the policy says nothing").WithNext("give it a period, a schedule or another rule")
 	}

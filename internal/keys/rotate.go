@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"fmt"
 	"math"
 	"time"
 
@@ -22,9 +23,10 @@ func (k *Key) ExpectNext(n uint32) error {
 	return e.WithNext("import the versions in their order, oldest first")
 }
 
-// Rotate appends a new version, active at once, and deactivates the one that was. A key without an active version
-// (new, disabled, suspended) just gets the new one; a suspended version stays suspended. ifVersion, when not 0, refuses
-// with conflict unless that version is the active one: whoever decided to rotate had seen it.
+// Rotate appends a new version, active at once, and deactivates the one that was. A key whose active version was disabled
+// or marked compromised just gets the new one: this is its way back. One that is suspended, or of which nothing is left, is
+// refused with wrong_state. ifVersion, when not 0, refuses with conflict unless that version is the active one: whoever
+// decided to rotate had seen it.
 //
 // The new version has no material yet: the caller fills it (keyring.Fill) and binds the deactivated one anew before the
 // key is stored. Returns the transitions in order. After an error the key is unchanged.
@@ -36,9 +38,12 @@ func (k *Key) Rotate(now time.Time, actor, reason string, ifVersion uint32) ([]T
 	switch {
 	case ifVersion != 0 && (!hadActive || old.Number != ifVersion):
 		return nil, fault.Newf(api.CodeConflict, "version %d is not the active one any more", ifVersion).
-			WithField("ifVersion").WithNext("look at the key again: somebody else rotated it")
+			WithField("ifVersion").WithNext("look at the key again, with key show: somebody else changed it")
 	case len(k.Versions) >= math.MaxUint32:
-		return nil, fault.New(api.CodeLimit, "the key has as many versions as a ciphertext can name")
+		return nil, fault.New(api.CodeLimit, "the key has as many versions as a ciphertext can name").WithNext("make another key, and move the data to it")
+	}
+	if err := k.MayRotate(); err != nil {
+		return nil, err
 	}
 	var moves []Transition
 	k.Versions = append(k.Versions, Version{Number: uint32(len(k.Versions)) + 1, Created: stamp(now)})
@@ -47,4 +52,42 @@ func (k *Key) Rotate(now time.Time, actor, reason string, ifVersion uint32) ([]T
 	}
 	added := &k.Versions[len(k.Versions)-1]
 	return append(moves, k.step(added, Active, now, actor, reason)), nil
+}
+
+// MayRotate is nil when the key may get a new active version, as far as its states go; otherwise it is wrong_state and names
+// the way on. A suspended key waits for whoever may end the suspension, and a new version would end it behind his back. One
+// whose versions are all destroyed, or about to be, was given up on purpose.
+func (k *Key) MayRotate() error {
+	if _, ok := k.Active(); ok || len(k.Versions) == 0 {
+		return nil
+	}
+	if k.Suspended() {
+		return fault.Newf(api.CodeWrongState, "key %s is suspended", k.Name).WithNext("end the suspension first: keyturn key resume " + k.Name)
+	}
+	var scheduled uint32
+	for _, v := range k.Versions {
+		switch v.State {
+		case DestroyScheduled:
+			scheduled = v.Number
+		case Destroyed:
+		default:
+			return nil
+		}
+	}
+	if scheduled > 0 {
+		return fault.Newf(api.CodeWrongState, "every version of key %s is destroyed or will be", k.Name).
+			WithNext(fmt.Sprintf("keyturn key undestroy %s --version %d, or make another key", k.Name, scheduled))
+	}
+	return fault.Newf(api.CodeWrongState, "every version of key %s is destroyed", k.Name).WithNext("make another key: keyturn key create")
+}
+
+// Suspended says whether the key protects nothing until somebody resumes it: the last version that was active is held back,
+// and can become active again. One that was suspended after it was deactivated suspends no key.
+func (k *Key) Suspended() bool {
+	for i := len(k.Versions) - 1; i >= 0; i-- {
+		if v := k.Versions[i]; !v.Activated.IsZero() {
+			return v.State == Suspended && v.PriorState != Deactivated
+		}
+	}
+	return false
 }

@@ -2,6 +2,7 @@ package keys
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,19 +67,68 @@ func TestRotateIfVersion(t *testing.T) {
 	}
 }
 
-func TestRotateLeavesASuspendedVersionAlone(t *testing.T) {
-	k := newTestKey(t, Spec{})
-	if _, err := k.Move(1, Suspended, testNow, "", "", 0); err != nil {
-		t.Fatal(err)
+// A rotation ends no suspension and brings back nothing that was given up; whatever else took the active version away, it is
+// the way back.
+func TestRotateByState(t *testing.T) {
+	type step struct {
+		n  uint32
+		to State
 	}
-	if _, err := k.Rotate(testNow, "", "", 0); err != nil {
-		t.Fatal(err)
-	}
-	if k.Versions[0].State != Suspended || k.Versions[1].State != Active {
-		t.Fatalf("states %s, %s", k.Versions[0].State, k.Versions[1].State)
-	}
-	if _, err := k.Move(1, Active, testNow, "", "", 0); fault.CodeOf(err) != api.CodeWrongState {
-		t.Errorf("resuming beside an active version: %v", err)
+	for name, c := range map[string]struct {
+		versions int
+		steps    []step
+		next     string // of the refusal; empty: it is rotated
+	}{
+		"active":                         {1, nil, ""},
+		"disabled":                       {1, []step{{1, Deactivated}}, ""},
+		"disabled twice":                 {1, []step{{1, Deactivated}, {1, Suspended}}, ""},
+		"compromised":                    {1, []step{{1, Compromised}}, ""},
+		"suspended":                      {1, []step{{1, Suspended}}, "keyturn key resume phi"},
+		"suspended, older ones open":     {2, []step{{2, Suspended}}, "keyturn key resume phi"},
+		"suspended, older one held too":  {2, []step{{1, Suspended}, {2, Suspended}}, "keyturn key resume phi"},
+		"suspended, then compromised":    {1, []step{{1, Suspended}, {1, Compromised}}, ""},
+		"suspended, then disabled":       {1, []step{{1, Suspended}, {1, Deactivated}}, ""},
+		"an older one is suspended":      {2, []step{{1, Suspended}}, ""},
+		"the same, and disabled":         {2, []step{{1, Suspended}, {2, Deactivated}}, ""},
+		"to be destroyed":                {1, []step{{1, Deactivated}, {1, DestroyScheduled}}, "keyturn key undestroy phi --version 1"},
+		"destroyed":                      {1, []step{{1, Deactivated}, {1, DestroyScheduled}, {1, Destroyed}}, "keyturn key create"},
+		"one destroyed, one to be":       {2, []step{{2, Deactivated}, {1, DestroyScheduled}, {1, Destroyed}, {2, DestroyScheduled}}, "keyturn key undestroy phi --version 2"},
+		"one destroyed, one disabled":    {2, []step{{2, Deactivated}, {1, DestroyScheduled}, {1, Destroyed}}, ""},
+		"one destroyed, one compromised": {2, []step{{2, Compromised}, {1, DestroyScheduled}, {1, Destroyed}}, ""},
+		"one destroyed, one active":      {2, []step{{1, DestroyScheduled}, {1, Destroyed}}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newTestKey(t, Spec{})
+			for range c.versions - 1 {
+				if _, err := k.Rotate(testNow, "", "", 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, s := range c.steps {
+				if s.to == Destroyed {
+					if _, err := k.Destroy(s.n, testNow.Add(30*day), "", ""); err != nil {
+						t.Fatal(err)
+					}
+					continue
+				}
+				mustMove(t, &k, s.n, s.to, 0)
+			}
+			before := k.Clone()
+			_, err := k.Rotate(testNow, "", "", 0)
+			if c.next == "" {
+				if v, ok := k.Active(); err != nil || !ok || int(v.Number) != c.versions+1 {
+					t.Errorf("%v, %+v", err, k.Versions)
+				}
+				return
+			}
+			if fault.CodeOf(err) != api.CodeWrongState || !strings.Contains(fault.NextOf(err), c.next) {
+				t.Errorf("%v, next %q", err, fault.NextOf(err))
+			}
+			sameKey(t, before, k)
+			if _, err := k.Usable(testNow); fault.CodeOf(err) != api.CodeWrongState || !strings.Contains(fault.NextOf(err), c.next) {
+				t.Errorf("who would seal is told %q", fault.NextOf(err))
+			}
+		})
 	}
 }
 
@@ -150,6 +200,7 @@ func TestLifeProperties(t *testing.T) {
 			before := k.Clone()
 			moves, err := randomStep(rt, &k, now)
 			checkStep(rt, before, k, moves, err)
+			checkWayBack(rt, before, k, err)
 		}
 	})
 }
@@ -196,6 +247,27 @@ func checkStep(rt *rapid.T, before, after Key, moves []Transition, err error) {
 		if m.From != "" && !m.From.MayBecome(m.To) {
 			rt.Fatalf("transition %s -> %s is not in the table", m.From, m.To)
 		}
+	}
+}
+
+// checkWayBack checks that a key gets a new version unless it is suspended or given up, and then never does.
+func checkWayBack(rt *rapid.T, before, after Key, err error) {
+	last, held := State(""), false
+	gone := len(before.Versions) > 0
+	for _, v := range before.Versions {
+		gone = gone && (v.State == DestroyScheduled || v.State == Destroyed)
+		if v.State == Active {
+			last = Active
+		}
+		held = v.State == Suspended && v.PriorState != Deactivated // the last one; every version was active once
+	}
+	may := last == Active || !held && !gone
+	next := before.Clone()
+	if _, err := next.Rotate(testNow, "", "", 0); (err == nil) != may || err != nil && fault.CodeOf(err) != api.CodeWrongState {
+		rt.Fatalf("rotating %+v: %v", before.Versions, err)
+	}
+	if !may && len(after.Versions) > len(before.Versions) {
+		rt.Fatalf("a step (%v) gave a new version to %+v", err, before.Versions)
 	}
 }
 

@@ -172,14 +172,16 @@ func checkImport(name string, in api.ImportKeyRequest) error {
 		return err
 	}
 	if len(in.Material) != envelope.KeySize {
-		return fault.Newf(api.CodeInvalid, "importing a key: the material is not %d bytes", envelope.KeySize).WithField("material")
+		return fault.Newf(api.CodeInvalid, "importing a key: the material is not %d bytes", envelope.KeySize).WithField("material").
+			WithNext("give the key itself: 32 bytes, raw, in base64 or in hexadecimal")
 	}
 	weak := true
 	for _, b := range in.Material {
 		weak = weak && b == in.Material[0]
 	}
 	if weak {
-		return fault.New(api.CodeInvalid, "importing a key: the bytes of the material are all the same").WithField("material")
+		return fault.New(api.CodeInvalid, "importing a key: the bytes of the material are all the same").WithField("material").
+			WithNext("make a real key: openssl rand -base64 32, or keyturn key create")
 	}
 	return nil
 }

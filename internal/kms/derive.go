@@ -104,7 +104,7 @@ func (s *Service) Export(ctx context.Context, c *access.Caller, key string, in a
 		return api.ExportKeyResponse{}, err
 	}
 	if in.Reason == "" {
-		return api.ExportKeyResponse{}, fault.New(api.CodeInvalid, "exporting a key: a reason is needed").WithField("reason")
+		return api.ExportKeyResponse{}, fault.New(api.CodeInvalid, "exporting a key: a reason is needed").WithField("reason").WithNext("say why, for the audit log: --reason WHY")
 	}
 	var out api.ExportKeyResponse
 	intent := gate.Intent{Action: access.KeyExport, Type: audit.KeyExport, Verb: "exported", Resource: keyResource(key), Reason: in.Reason}

@@ -80,7 +80,7 @@ func (s *Service) lookForDependents(ctx context.Context, name string, in api.Ver
 // like any other and can be taken back.
 func (s *Service) force(ctx context.Context, c *access.Caller, name string, intent gate.Intent, in api.VersionStateRequest) (api.Key, error) {
 	if in.Reason == "" {
-		return api.Key{}, fault.New(api.CodeInvalid, "forcing a destruction: a reason is needed").WithField("reason")
+		return api.Key{}, fault.New(api.CodeInvalid, "forcing a destruction: a reason is needed").WithField("reason").WithNext("say why, for the audit log: --reason WHY")
 	}
 	// Both rights are needed: this one is decided, and recorded if it is lacking, by the doorway like any other.
 	if !allowed(c, access.KeyForceDestroy, intent.Resource) {

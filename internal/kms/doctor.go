@@ -313,7 +313,7 @@ func (s *Service) checkDestruction(ctx context.Context) (bool, string, string) {
 		return true, "no destruction is late", ""
 	}
 	return false, "destruction is due and was refused or didn't run: " + listed(late),
-		"see keyturn audit query --type key_state for the reason; undestroy the version or move what depends on it"
+		"keyturn key destroy --due, where no server runs; see keyturn audit query --type key_state for a refusal's reason; undestroy the version or move what depends on it"
 }
 
 // keysThat lists the names of keys.

@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -9,7 +10,9 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/jobs"
 	"github.com/keyturn/keyturn/internal/keys"
+	"github.com/keyturn/keyturn/internal/store"
 )
 
 func TestCreate(t *testing.T) {
@@ -196,12 +199,46 @@ func TestDisableAVersionThatOnlyOpens(t *testing.T) {
 	if k.Versions[0].State != "deactivated" {
 		t.Errorf("%+v", k.Versions)
 	}
-	h.must(second(h.svc.Suspend(ctx, owner(), "lenient", api.VersionStateRequest{Version: 2})))
+	h.must(second(h.svc.Disable(ctx, owner(), "lenient", api.VersionStateRequest{Version: 2})))
+	h.must(second(h.svc.Disable(ctx, owner(), "lenient", api.VersionStateRequest{Version: 2})))
 	h.must(second(h.svc.Rotate(ctx, owner(), "lenient", api.RotateKeyRequest{})))
 	k, err = h.svc.Resume(ctx, owner(), "lenient", api.VersionStateRequest{Version: 2})
 	h.must(err)
 	if k.Versions[1].State != "deactivated" || k.Versions[2].State != "active" {
 		t.Errorf("%+v", k.Versions)
+	}
+}
+
+// Whoever may rotate, and not change states, can't end a suspension: not by a rotation, an import or an emergency that was
+// opened before it.
+func TestNothingNewForASuspendedKey(t *testing.T) {
+	h := newHouse(t, options{})
+	ctx := t.Context()
+	h.create(api.CreateKeyRequest{Name: "phi"})
+	h.encrypt("phi", "x", nil)
+	h.must(second(h.svc.Suspend(ctx, owner(), "phi", api.VersionStateRequest{})))
+	before := h.stored("phi")
+	emergency := Emergency{Incident: "inc-x", Key: "phi", KeyID: before.ID, Last: 1, Compromised: []uint32{1}, Actor: "ann", Reason: "x"}
+	also := func(context.Context, store.Tx) error { return nil }
+	for name, try := range map[string]func() error{
+		"rotate": func() error { return second(h.svc.Rotate(ctx, owner(), "phi", api.RotateKeyRequest{})) },
+		"import": func() error {
+			return second(h.svc.Import(ctx, owner(), "phi", api.ImportKeyRequest{Material: []byte("0123456789abcdefghijklmnopqrstuv")}))
+		},
+		"emergency": func() error { return second(h.svc.RotateInEmergency(ctx, emergency, also)) },
+	} {
+		err := try()
+		wants(t, err, api.CodeWrongState)
+		if next := fault.NextOf(err); !strings.Contains(next, "keyturn key resume phi") {
+			t.Errorf("%s: next is %q", name, next)
+		}
+	}
+	if after := h.stored("phi"); len(after.Versions) != 1 || after.Versions[0].State != keys.Suspended || after.Versions[0].Seq != before.Versions[0].Seq {
+		t.Errorf("%+v", after.Versions)
+	}
+	h.must(second(h.svc.Resume(ctx, owner(), "phi", api.VersionStateRequest{})))
+	if changed, err := h.svc.RotateInEmergency(ctx, emergency, also); err != nil || !changed {
+		t.Errorf("after the suspension: %v, %v", changed, err)
 	}
 }
 
@@ -339,6 +376,41 @@ func TestUndestroy(t *testing.T) {
 	h.clock.Add(31 * 24 * time.Hour)
 	if n, err := h.svc.RunDue(t.Context()); n != 0 || err != nil {
 		t.Errorf("%d destroyed after undestroy: %v", n, err)
+	}
+}
+
+// Who runs no server asks for what is due: it is named, and one job does it; a dry run begins none.
+func TestDestroyDue(t *testing.T) {
+	h := newHouse(t, options{})
+	ctx := t.Context()
+	destroyable(h)
+	var queued []jobs.Job
+	h.svc.cfg.Enqueue = func(_ context.Context, _ store.Tx, j jobs.Job) (jobs.Job, error) {
+		queued = append(queued, j)
+		j.ID, j.State = "job", jobs.Queued
+		return j, nil
+	}
+	_, err := h.svc.Destroy(ctx, owner(), "phi", api.VersionStateRequest{Version: 1, WaitDays: 7})
+	h.must(err)
+	if out, err := h.svc.DestroyDue(ctx, owner(), api.DestroyDueRequest{}); err != nil || len(out.Due) != 0 || out.Job != "" || len(queued) != 0 {
+		t.Errorf("too early: %+v, %v", out, err)
+	}
+	h.clock.Add(7 * 24 * time.Hour)
+	for _, dry := range []bool{true, false} {
+		out, err := h.svc.DestroyDue(ctx, owner(), api.DestroyDueRequest{DryRun: dry})
+		h.must(err)
+		if len(out.Due) != 1 || out.Due[0].Key != "phi" || out.Due[0].Version != 1 || out.DryRun != dry || (out.Job == "") != dry || (len(queued) == 0) != dry {
+			t.Errorf("dry run %v: %+v, queued %+v", dry, out, queued)
+		}
+		if e := h.lastEvent(); e.Action != "destroy_due_requested" {
+			t.Errorf("%s", e.raw)
+		}
+	}
+	if queued[0].Kind != JobDestroyDue || queued[0].UniqueKey != JobDestroyDue {
+		t.Errorf("%+v", queued[0])
+	}
+	if _, err := h.svc.DestroyDue(ctx, &access.Caller{Principal: &access.Principal{ID: "a", Name: "a", Role: "application", Scope: []string{"*"}}}, api.DestroyDueRequest{}); fault.CodeOf(err) != api.CodeDenied {
+		t.Errorf("an application: %v", err)
 	}
 }
 

@@ -25,7 +25,10 @@ func (s *Service) Rotate(ctx context.Context, c *access.Caller, name string, in 
 		return api.Key{}, err
 	}
 	if in.Emergency && in.Reason == "" {
-		return api.Key{}, fault.New(api.CodeInvalid, "rotating in an emergency: a reason is needed").WithField("reason")
+		return api.Key{}, fault.New(api.CodeInvalid, "rotating in an emergency: a reason is needed").WithField("reason").WithNext("say why, for the audit log: --reason WHY")
+	}
+	if in.DryRun {
+		return s.shown(s.planRotation(ctx, c, name, in))
 	}
 	intent := gate.Intent{Action: access.KeyRotate, Type: audit.KeyRotation, Verb: "rotated", Resource: keyResource(name), Reason: in.Reason}
 	return s.shown(s.changeKey(ctx, c, intent, name, func(k *keys.Key, ev *audit.Event) ([]keys.Transition, error) {
@@ -44,6 +47,20 @@ func (s *Service) RotateDue(ctx context.Context, name string, seen uint32, reaso
 	return s.shown(s.changeKey(ctx, system(), intent, name, func(k *keys.Key, ev *audit.Event) ([]keys.Transition, error) {
 		return s.rotateStep(k, ev, system(), by, reason, seen)
 	}))
+}
+
+// planRotation is the key as it would be after a rotation, which isn't made.
+func (s *Service) planRotation(ctx context.Context, c *access.Caller, name string, in api.RotateKeyRequest) (k keys.Key, err error) {
+	intent := gate.Intent{Action: access.KeyRotate, Type: audit.ConfigRead, Verb: "rotation_planned", Resource: keyResource(name), Reason: in.Reason}
+	err = s.gate.Use(ctx, c, intent, func(ctx context.Context, ev *audit.Event) error {
+		if k, err = s.stored(ctx, name); err != nil {
+			return err
+		}
+		k = k.Clone()
+		_, err := k.Rotate(s.clock(), actor(c), in.Reason, in.IfVersion)
+		return err
+	})
+	return k, err
 }
 
 // rotateStep is the pure part of every rotation, with what the event says of it.

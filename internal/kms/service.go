@@ -42,6 +42,7 @@ import (
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/gate"
+	"github.com/keyturn/keyturn/internal/jobs"
 	"github.com/keyturn/keyturn/internal/keyring"
 	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/store"
@@ -102,6 +103,8 @@ type Config struct {
 	Node string
 	// Dependents are asked before a version is destroyed, and again when its destruction falls due.
 	Dependents []Dependents
+	// Enqueue puts a job into the queue, inside the transaction that makes it necessary; for DestroyDue.
+	Enqueue func(ctx context.Context, tx store.Tx, j jobs.Job) (jobs.Job, error)
 	// DestroyQuiet is how long nobody must have opened a version before its destruction may be scheduled; 0: no such rule.
 	DestroyQuiet time.Duration
 	// Tombstones is the list of destroyed versions outside the store; nil where there is none (in-memory tests).

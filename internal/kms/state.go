@@ -2,6 +2,7 @@ package kms
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
@@ -77,12 +78,12 @@ func (s *Service) move(ctx context.Context, c *access.Caller, name string, in ap
 
 func noWaitDays(in api.VersionStateRequest) error {
 	if in.Force {
-		return fault.New(api.CodeInvalid, "forcing is for destroy only").WithField("force")
+		return fault.New(api.CodeInvalid, "forcing is for destroy only").WithField("force").WithNext("leave it out, or use key destroy")
 	}
 	if in.WaitDays == 0 {
 		return nil
 	}
-	return fault.New(api.CodeInvalid, "a waiting time is for destroy only").WithField("waitDays")
+	return fault.New(api.CodeInvalid, "a waiting time is for destroy only").WithField("waitDays").WithNext("leave it out, or use key destroy")
 }
 
 // moveStep is the pure part: the transition, and before that of an active version to compromised, its successor.
@@ -114,7 +115,8 @@ func (s *Service) moveStep(k *keys.Key, ev *audit.Event, c *access.Caller, n uin
 func goal(k *keys.Key, before keys.Version, v verb) (keys.State, error) {
 	switch {
 	case v == undestroy && before.State != keys.DestroyScheduled:
-		return "", fault.Newf(api.CodeWrongState, "version %d of key %s is %s, its destruction isn't scheduled", before.Number, k.Name, before.State)
+		return "", fault.Newf(api.CodeWrongState, "version %d of key %s is %s, its destruction isn't scheduled", before.Number, k.Name, before.State).
+			WithNext(undestroyNext(k))
 	case v == undestroy:
 		return before.PriorState, nil
 	case v == disable && before.State == keys.Deactivated:
@@ -132,8 +134,18 @@ func goal(k *keys.Key, before keys.Version, v verb) (keys.State, error) {
 	return v.to, nil
 }
 
+// undestroyNext names the versions that can be taken back.
+func undestroyNext(k *keys.Key) string {
+	for _, v := range k.Versions {
+		if v.State == keys.DestroyScheduled {
+			return fmt.Sprintf("the destruction of version %d is: keyturn key undestroy %s --version %d", v.Number, k.Name, v.Number)
+		}
+	}
+	return "there is nothing to take back: look at the versions with keyturn key show " + k.Name
+}
+
 func noVersion(k *keys.Key, n uint32) error {
-	return fault.Newf(api.CodeNotFound, "key %s has no version %d", k.Name, n).WithField("version")
+	return fault.Newf(api.CodeNotFound, "key %s has no version %d", k.Name, n).WithField("version").WithNext("keyturn key show " + k.Name + " lists them")
 }
 
 // pick resolves version 0: the only version in the state that the verb is about.

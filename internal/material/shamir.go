@@ -53,9 +53,9 @@ func Split(secret *Bytes, threshold, total int) ([]Share, error) {
 func CheckSplit(threshold, total int) error {
 	switch {
 	case threshold < MinThreshold || threshold > MaxThreshold:
-		return fault.Newf(api.CodeInvalid, "splitting a secret: the threshold must be %d to %d", MinThreshold, MaxThreshold).WithField("threshold")
+		return fault.Newf(api.CodeInvalid, "splitting a secret: the threshold must be %d to %d", MinThreshold, MaxThreshold).WithField("threshold").WithNext("say how many people must come together: 3 of 5 is usual")
 	case total < threshold || total > MaxShares:
-		return fault.Newf(api.CodeInvalid, "splitting a secret: the number of shares must be between the threshold and %d", MaxShares).WithField("shares")
+		return fault.Newf(api.CodeInvalid, "splitting a secret: the number of shares must be between the threshold and %d", MaxShares).WithField("shares").WithNext("make at least as many shares as the threshold asks for: 3 of 5 is usual")
 	}
 	return nil
 }

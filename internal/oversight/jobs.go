@@ -60,7 +60,7 @@ func (s *Jobs) List(ctx context.Context, c *access.Caller, state, after string, 
 		}
 	}
 	if after != "" && !jobs.ValidID(after) {
-		return api.JobList{}, fault.New(api.CodeInvalid, "the cursor is no job's id").WithField("after")
+		return api.JobList{}, fault.New(api.CodeInvalid, "the cursor is no job's id").WithField("after").WithNext(`take the "next" of the page before`)
 	}
 	var out api.JobList
 	err := s.cfg.Gate.Use(ctx, c, reading("listed", ""), func(ctx context.Context, ev *audit.Event) error {

@@ -55,7 +55,7 @@ func (s *Service) Retirement(ctx context.Context, c *access.Caller, key string, 
 		return api.RetirementDocument{}, fault.Wrap("", err, "reading the key's name").WithField("key")
 	}
 	if version == 0 {
-		return api.RetirementDocument{}, fault.New(api.CodeInvalid, "reporting a retirement: the version isn't named").WithField("version")
+		return api.RetirementDocument{}, fault.New(api.CodeInvalid, "reporting a retirement: the version isn't named").WithField("version").WithNext("say --version N; keyturn key show " + key + " lists them")
 	}
 	var out api.RetirementDocument
 	in := gate.Intent{Action: access.KeyReport, Type: audit.Reporting, Verb: "retirement_reported", Resource: access.Resource{Kind: access.KindKey, Name: key}}
@@ -132,7 +132,7 @@ func (s *Service) standing(ctx context.Context, name string, version uint32) (r 
 	}
 	v, ok := k.Version(version)
 	if !ok {
-		return r, nil, fault.Newf(api.CodeNotFound, "key %s has no version %d", name, version).WithField("version")
+		return r, nil, fault.Newf(api.CodeNotFound, "key %s has no version %d", name, version).WithField("version").WithNext("keyturn key show " + name + " lists them")
 	}
 	r = api.Retirement{
 		Log: s.cfg.Gate.Origin(), Key: k.Name, KeyID: k.ID.String(), Version: version, Purpose: string(k.Purpose), Algorithm: string(k.Algorithm),

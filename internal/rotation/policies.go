@@ -358,7 +358,7 @@ func ruleOf(in api.SetPolicyRequest) (keys.Rule, error) {
 		yes := in.Reencrypt == "yes"
 		r.Reencrypt = &yes
 	default:
-		return r, fault.New(api.CodeInvalid, "setting a policy: whether to re-encrypt is neither yes nor no").WithField("reencrypt")
+		return r, fault.New(api.CodeInvalid, "setting a policy: whether to re-encrypt is neither yes nor no").WithField("reencrypt").WithNext("say yes or no")
 	}
 	return r, nil
 }

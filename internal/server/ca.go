@@ -105,7 +105,7 @@ func loadPair(certPath, keyPath string) (tls.Certificate, error) {
 		return tls.Certificate{}, fault.Wrap(api.CodeInvalid, err, "reading the TLS key").WithField("tls.keyFile")
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return tls.Certificate{}, fault.New(api.CodeInvalid, "reading the TLS key: others may read it too").WithField("tls.keyFile").WithNext("chmod 600 it")
+		return tls.Certificate{}, fault.New(api.CodeWrongState, "reading the TLS key: others may read it too").WithField("tls.keyFile").WithNext("chmod 600 it")
 	}
 	cert, err := tls.LoadX509KeyPair(certPath, keyPath)
 	if err != nil {

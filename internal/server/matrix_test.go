@@ -47,6 +47,8 @@ var bodies = map[string]any{
 	"POST /v1/datasets/{dataset}/encrypt":  api.DatasetRunRequest{DryRun: true},
 	"POST /v1/datasets/{dataset}/verify":   api.DatasetRunRequest{DryRun: true},
 	"POST /v1/incidents":                   api.OpenIncidentRequest{Type: "other", Severity: "low", Reason: "matrix"},
+	"POST /v1/destructions/run":            api.DestroyDueRequest{DryRun: true},
+	"POST /v1/emergency/plan":              api.EmergencyRequest{Keys: []string{"phi"}, Reason: "matrix"},
 	"POST /v1/emergency":                   api.EmergencyRequest{Keys: []string{"phi"}, Reason: "matrix", Compromised: []api.IncidentVersion{{Key: "phi", Version: 1}}},
 	"POST /v1/incidents/{incident}/notes":  api.IncidentNoteRequest{Text: "matrix"},
 	"POST /v1/incidents/{incident}/close":  api.CloseIncidentRequest{Reason: "matrix"},

@@ -11,6 +11,9 @@ import (
 func (s *Server) listenToNodes(ctx context.Context) {
 	ctx, s.deaf = context.WithCancel(context.WithoutCancel(ctx))
 	s.working.Go(func() { s.store.Listen(ctx, s.heard) })
+	if s.opts.Embedded { // a program that lives long; a server watches by itself, and a command may be over in a moment
+		s.working.Go(func() { s.watchDue(ctx) })
+	}
 }
 
 func (s *Server) heard(n store.News) {

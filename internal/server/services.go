@@ -68,6 +68,7 @@ func (s *Server) newKMS() *kms.Service {
 	return kms.New(kms.Config{
 		Gate: s.gate, Ring: s.ring, Store: s.store, Clock: s.time, Node: s.cfg.Node,
 		DestroyQuiet: s.cfg.Keys.DestroyQuiet,
+		Enqueue:      s.enqueue,
 		Tombstones:   &tombstoneFile{path: filepath.Join(s.dir, TombstoneFile)},
 		Masters:      masterConfig{dir: s.dir, environ: s.opts.Environ, set: s.opts.Set},
 		OtherNodes:   s.gate.Others,

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -36,16 +37,27 @@ func configText(st DSN, masters []string) []byte {
 		}
 		group, name, nested := strings.Cut(s.path, ".")
 		if !nested {
-			fmt.Fprintf(&b, "# %s: %s\n", s.path, quoted(s.def))
+			fmt.Fprintf(&b, "# %s: %s\n", s.path, plain(s))
 			continue
 		}
 		if group != section {
 			section = group
 			fmt.Fprintf(&b, "# %s:\n", group)
 		}
-		fmt.Fprintf(&b, "#   %s: %s\n", name, quoted(s.def))
+		fmt.Fprintf(&b, "#   %s: %s\n", name, plain(s))
 	}
 	return b.Bytes()
+}
+
+// plain writes a setting's default as YAML has its type: a text quoted where it must be, a number bare, an empty list as one.
+func plain(s setting) string {
+	switch kind := s.value.Kind(); {
+	case kind == reflect.Slice && s.def == "":
+		return "[]"
+	case s.value.CanInt() || s.value.CanUint() || s.value.CanFloat() || kind == reflect.Bool:
+		return s.def
+	}
+	return quoted(s.def)
 }
 
 // quoted writes a text as YAML does.

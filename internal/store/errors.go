@@ -52,7 +52,22 @@ func unknown(cause error) error {
 
 // notFound and conflict are the two answers that are no failure of the database.
 func notFound(what string) error {
-	return fault.New(api.CodeNotFound, "there is no such "+what).WithField(what)
+	e := fault.New(api.CodeNotFound, "there is no such "+what).WithField(what)
+	if next := namedBy[what]; next != "" {
+		return e.WithNext(next)
+	}
+	return e
+}
+
+// namedBy says which command names what there is, where people ask for it by name.
+var namedBy = map[string]string{
+	"key":       "keyturn key list names them",
+	"version":   "keyturn key show lists a key's versions",
+	"principal": "keyturn principal list names them",
+	"policy":    "keyturn policy list names them",
+	"dataset":   "keyturn dataset list names them",
+	"incident":  "keyturn incident list names them",
+	"job":       "see keyturn job list",
 }
 
 func taken(what string) error {

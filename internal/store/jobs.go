@@ -121,13 +121,14 @@ func (t *txn) Save(ctx context.Context, j jobs.Job) (c jobs.Control, err error) 
 }
 
 func (t *txn) uniqueKeyFree(ctx context.Context, doing, id string) error {
-	var others int
-	err := t.one(ctx, nil, doing, []any{&others},
-		`SELECT count(*) FROM jobs j JOIN jobs o ON o.unique_key = j.unique_key AND o.id <> j.id
+	var other string
+	err := t.one(ctx, nil, doing, []any{&other},
+		`SELECT coalesce(max(o.id), '') FROM jobs j JOIN jobs o ON o.unique_key = j.unique_key AND o.id <> j.id
 		WHERE j.id = $1 AND j.unique_key <> '' AND j.state IN ('cancelled', 'failed', 'done')
 			AND o.unique_key <> '' AND o.`+unfinished, id)
-	if err == nil && others > 0 {
-		return fault.New(api.CodeConflict, "another job does the same work already").WithNext("wait for it, or cancel it first")
+	if err == nil && other != "" {
+		return fault.Newf(api.CodeConflict, "another job does the same work already: %s", other).
+			WithNext("wait for it with keyturn job watch " + other + ", or cancel it first")
 	}
 	return err
 }
