@@ -23,7 +23,7 @@ const module = "github.com/keyturn/keyturn"
 // that room may import.
 var floors = [][]string{
 	{"api"},
-	{"internal/fault", "internal/failpoint", "internal/buildinfo"},
+	{"internal/fault", "internal/failpoint", "internal/buildinfo", "internal/clock"},
 	{"internal/material"},
 	{"internal/envelope", "internal/foreign"},
 	{"."}, // the SDK: users' programs; api and the ground only

@@ -63,6 +63,21 @@ func (s Schedule) Missed(now time.Time) (due, next time.Time, err error) {
 	return now, c.Next(now), nil
 }
 
+// Latest is the latest time that NextRun can have at now: one of the schedule's times may have been served ahead of now, because a
+// clock was set back, but what lies behind the one after that was written by a clock that was wrong, or by other hands. Zero when the
+// schedule names no such time.
+func (s Schedule) Latest(now time.Time) (time.Time, error) {
+	c, err := ParseCron(s.Cron, s.Zone)
+	if err != nil {
+		return time.Time{}, err
+	}
+	next := c.Next(now)
+	if next.IsZero() {
+		return next, nil
+	}
+	return c.Next(next), nil
+}
+
 // Cron is when something is to happen: minutes of the clock on the wall of a time zone.
 type Cron struct {
 	schedule cron.Schedule

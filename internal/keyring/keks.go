@@ -46,13 +46,13 @@ func (r *Ring) openWith(ctx context.Context, masters []MasterKey) ([]*openKEK, e
 	if err := newestActive(records); err != nil {
 		return nil, err
 	}
-	opened := make([]*openKEK, 0, len(records))
-	for _, rec := range records {
-		k, err := r.openKEK(ctx, rec, masters)
-		if err != nil {
-			return nil, err
-		}
-		opened = append(opened, k)
+	opened := make([]*openKEK, len(records))
+	err = overCores(len(records), func(i int) (err error) {
+		opened[i], err = r.openKEK(ctx, records[i], masters)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	return opened, nil
 }
@@ -215,16 +215,18 @@ func (r *Ring) newKEK(ctx context.Context, purpose keys.KEKPurpose, generation u
 // is committed. No key and no data is touched.
 func (r *Ring) RewrapKEKs(ctx context.Context, read []keys.KEK, masters []MasterKey, gone func(keys.Wrapping) bool) ([]keys.KEK, error) {
 	records := slices.Clone(read)
-	for i := range records {
-		m, err := r.unwrapKEK(ctx, records[i], r.Masters())
+	now := r.Masters()
+	err := overCores(len(records), func(i int) error {
+		m, err := r.unwrapKEK(ctx, records[i], now)
 		if err != nil {
-			return nil, err
+			return err
 		}
+		defer m.Destroy()
 		records[i].Wrappings, err = r.wrapKEK(ctx, records[i], m, masters)
-		m.Destroy()
-		if err != nil {
-			return nil, err
-		}
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	for i := range records {
 		records[i].Wrappings = append(records[i].Wrappings, kept(records[i].Wrappings, read[i].Wrappings, gone)...)

@@ -45,9 +45,13 @@ func (r *Ring) VerifyUnder(ctx context.Context, masters []MasterKey) ([]MasterSt
 	var out []MasterStatus
 	for _, master := range masters {
 		s := MasterStatus{URL: master.URL(), Provider: master.Provider(), Kind: master.Kind(), ID: master.ID(), Err: err}
-		for _, rec := range records {
-			k := KEKStatus{ID: rec.ID, Purpose: rec.Purpose, Version: rec.Version, Err: r.tryKEK(ctx, rec, master)}
-			s.KEKs = append(s.KEKs, k)
+		s.KEKs = make([]KEKStatus, len(records))
+		_ = overCores(len(records), func(i int) error {
+			rec := records[i]
+			s.KEKs[i] = KEKStatus{ID: rec.ID, Purpose: rec.Purpose, Version: rec.Version, Err: r.tryKEK(ctx, rec, master)}
+			return nil
+		})
+		for _, k := range s.KEKs {
 			if s.Err == nil {
 				s.Err = k.Err
 			}

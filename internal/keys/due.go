@@ -6,6 +6,8 @@ import "time"
 type Times struct {
 	Due  time.Time // when the active version is to be followed by the next; zero = on demand only
 	Warn time.Time // from when it is due soon; zero when Due is
+
+	began time.Time // when the version became active
 }
 
 // Times of the active version of a key, under the policies that hold for it. schedule answers the first time after t that
@@ -27,7 +29,7 @@ func (v ActiveVersion) Times(e Effective, schedule func(t time.Time) time.Time) 
 	if v.ByPolicy || e.named["period"] {
 		period, warnAge = e.Period, 0
 	}
-	var t Times
+	t := Times{began: v.Activated}
 	if period > 0 {
 		t.Due = v.Activated.Add(period)
 	}
@@ -51,8 +53,14 @@ func (v ActiveVersion) Times(e Effective, schedule func(t time.Time) time.Time) 
 	return t
 }
 
-// Overdue says whether the version should have been followed by now.
-func (t Times) Overdue(now time.Time) bool { return !t.Due.IsZero() && !now.Before(t.Due) }
+// Overdue says whether the version should have been followed by now. One that was made in the future, by a clock that was
+// wrong then, protects nothing (see Usable) and is followed at once, whatever its period.
+func (t Times) Overdue(now time.Time) bool {
+	return !t.Due.IsZero() && !now.Before(t.Due) || ahead(t.began, now)
+}
+
+// ahead says that a version became active at a time that hasn't come yet, by more than clocks may differ.
+func ahead(activated, now time.Time) bool { return now.Before(activated.Add(-day)) }
 
 // DueSoon says whether it is time to warn, and not too late yet.
 func (t Times) DueSoon(now time.Time) bool {

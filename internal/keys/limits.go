@@ -26,9 +26,9 @@ func (k Key) Usable(now time.Time) (Version, error) {
 	case !ok:
 		return Version{}, fault.Newf(api.CodeWrongState, "key %s has no active version", k.Name).
 			WithNext("resume the suspended version, or make a new one with key rotate")
-	case now.Before(v.Activated.Add(-day)):
+	case ahead(v.Activated, now):
 		return Version{}, fault.Newf(api.CodeUnavailable, "the clock stands before the activation of version %d of key %s", v.Number, k.Name).
-			WithNext("set the clock of this machine right")
+			WithNext("set the clock of this machine right; if it is, and was ahead when the version was made: keyturn key rotate " + k.Name)
 	}
 	return v, nil
 }

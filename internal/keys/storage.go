@@ -26,8 +26,9 @@ type Tx interface {
 	AddTransitions(ctx context.Context, id envelope.KeyID, ts []Transition) error
 	Transitions(ctx context.Context, id envelope.KeyID) ([]Transition, error)
 
-	// ActiveVersions is a page in name order of the keys after a name that have an active version.
-	ActiveVersions(ctx context.Context, after string, limit int) ([]ActiveVersion, error)
+	// EachActive calls do for every active version, in no order, until it returns an error. v is good during the call only, and
+	// do must not use the transaction.
+	EachActive(ctx context.Context, do func(v *ActiveVersion) error) error
 
 	// AddRotation writes a rotation into the history.
 	AddRotation(ctx context.Context, r Rotation) error
@@ -55,6 +56,6 @@ type Tx interface {
 
 	// KEKs lists every key-encryption key of every purpose and generation.
 	KEKs(ctx context.Context) ([]KEK, error)
-	// PutKEK replaces a KEK's row and all of its wrappings.
-	PutKEK(ctx context.Context, k KEK) error
+	// PutKEKs replaces the rows of KEKs, in their order, and all of their wrappings. None may come twice.
+	PutKEKs(ctx context.Context, list ...KEK) error
 }

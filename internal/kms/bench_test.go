@@ -131,14 +131,7 @@ func BenchmarkMasterRotate(b *testing.B) {
 	records, err = src.KEKs(b.Context())
 	h.must(err)
 	slices.SortFunc(records, func(x, y keys.KEK) int { return cmp.Compare(x.Version, y.Version) }) // the old active ones first
-	h.must(h.st.Change(b.Context(), func(tx store.Tx) error {
-		for _, k := range records {
-			if err := tx.PutKEK(b.Context(), k); err != nil {
-				return err
-			}
-		}
-		return nil
-	}))
+	h.must(h.st.Change(b.Context(), func(tx store.Tx) error { return tx.PutKEKs(b.Context(), records...) }))
 	h.must(h.ring.Open(b.Context()))
 	for b.Loop() {
 		out, err := h.svc.RotateMasters(b.Context(), owner(), api.RotateMasterRequest{})

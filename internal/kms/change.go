@@ -23,6 +23,7 @@ type step func(k *keys.Key, ev *audit.Event) ([]keys.Transition, error)
 func (s *Service) changeKey(ctx context.Context, c *access.Caller, in gate.Intent, name string, do step) (keys.Key, error) {
 	var done keys.Key
 	var id envelope.KeyID
+	var waits *clockState
 	began := s.clock()
 	if _, err := s.Rules(ctx); err != nil { // the step looks at them
 		return keys.Key{}, err
@@ -44,6 +45,9 @@ func (s *Service) changeKey(ctx context.Context, c *access.Caller, in gate.Inten
 		if err := tx.UpdateKey(ctx, next); err != nil {
 			return err
 		}
+		if waits, err = s.beginWaits(ctx, tx, next, moves); err != nil {
+			return err
+		}
 		done = next
 		if err := tx.AddTransitions(ctx, id, moves); err != nil {
 			return err
@@ -57,6 +61,9 @@ func (s *Service) changeKey(ctx context.Context, c *access.Caller, in gate.Inten
 	}
 	if err != nil {
 		return keys.Key{}, err
+	}
+	if waits != nil {
+		s.watched.saw(*waits, s.time.Elapsed())
 	}
 	s.settle(ctx, done)
 	return done, nil

@@ -3,12 +3,14 @@ package kms
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/failpoint"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/gate"
@@ -209,14 +211,32 @@ func (h DueHandler) Run(ctx context.Context, _ *runner.Run) error {
 }
 
 // RunDue destroys every version whose waiting time is over and on which nothing depends. It returns how many; one that is
-// refused doesn't keep the others, and is the error.
+// refused doesn't keep the others, and is the error. The waiting time is over when the clocks of this machine and of the
+// database say so, and keyturn has run for as long since: setting a clock forward destroys nothing early. While a clock stands
+// before what was seen of it nothing is destroyed at all.
 func (s *Service) RunDue(ctx context.Context) (destroyed int, err error) {
-	due, err := s.due(ctx)
+	scheduled := 0
+	err = s.st.View(ctx, func(tx store.Tx) error {
+		_, states, err := tx.CountKeys(ctx)
+		scheduled = states[keys.DestroyScheduled]
+		return err
+	})
+	if err != nil || scheduled == 0 {
+		return 0, err
+	}
+	now, err := s.watchClock(ctx)
+	if err == nil {
+		err = now.backwards()
+	}
+	if err != nil {
+		return 0, err
+	}
+	due, err := s.due(ctx, now)
 	if err != nil {
 		return 0, err
 	}
 	for _, d := range due {
-		failed := s.destroyNow(ctx, d.key, d.version)
+		failed := s.destroyNow(ctx, d)
 		switch {
 		case failed == nil:
 			destroyed++
@@ -230,41 +250,74 @@ func (s *Service) RunDue(ctx context.Context) (destroyed int, err error) {
 	return destroyed, err
 }
 
+// dueVersion is a version whose waiting time is over by the clocks.
 type dueVersion struct {
 	key     string
+	id      envelope.KeyID
 	version uint32
+	seq     uint32        // of the state that says so
+	left    time.Duration // for how long keyturn must still run before it is destroyed
 }
 
-// due lists the versions whose destruction is due. Where none is scheduled, as nearly always, one count tells.
-func (s *Service) due(ctx context.Context) (out []dueVersion, err error) {
+// due lists the versions that are to be destroyed now.
+func (s *Service) due(ctx context.Context, now clocks) (out []dueVersion, err error) {
+	var old []dueVersion // scheduled by a release that didn't write down for how long keyturn is to run
 	err = s.st.View(ctx, func(tx store.Tx) error {
-		out = nil
-		_, states, err := tx.CountKeys(ctx)
-		if err != nil || states[keys.DestroyScheduled] == 0 {
-			return err
-		}
-		// Of two clocks the one that is behind counts: a node whose clock runs ahead destroys nothing early.
-		now := s.clock()
-		if theirs, err := tx.Now(ctx, now); err != nil {
-			return err
-		} else if theirs.Before(now) {
-			now = theirs
-		}
-		return eachKey(ctx, tx, func(k keys.Key) error {
-			for _, v := range k.Versions {
-				if v.State == keys.DestroyScheduled && !now.Before(v.DestroyAt) {
-					out = append(out, dueVersion{k.Name, v.Number})
-				}
+		late, err := s.waitOver(ctx, tx, earlier(s.time.Wall(), now.shared), now.state.Watched)
+		out, old = nil, nil
+		for _, d := range late {
+			switch {
+			case d.left == 0:
+				out = append(out, d)
+			case d.left == unwatched:
+				old = append(old, d)
 			}
-			return nil
-		})
+		}
+		return err
 	})
+	if err != nil || len(old) == 0 {
+		return out, err
+	}
+	return out, s.st.Change(ctx, func(tx store.Tx) error {
+		for _, d := range old {
+			if err := tx.SetMeta(ctx, metaWait(d.id, d.version), strconv.FormatInt(now.state.Watched+shortestWait.Microseconds(), 10)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// waitOver lists the versions whose waiting time is over by the clocks at now.
+func (s *Service) waitOver(ctx context.Context, tx store.Tx, now time.Time, watched int64) (out []dueVersion, err error) {
+	err = eachKey(ctx, tx, func(k keys.Key) error {
+		for _, v := range k.Versions {
+			if v.State == keys.DestroyScheduled && !now.Before(v.DestroyAt) {
+				out = append(out, dueVersion{key: k.Name, id: k.ID, version: v.Number, seq: v.Seq})
+			}
+		}
+		return nil
+	})
+	for i := range out {
+		if err == nil {
+			out[i].left, err = waitsFor(ctx, tx, out[i].id, out[i].version, watched)
+		}
+	}
 	return out, err
+}
+
+// earlier of two clocks is the one that counts: one that runs ahead destroys nothing early.
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // destroyNow ends one version, after looking once more for what depends on it: a table may have been restored from a
 // backup meanwhile. The tombstone is written after the commit; if we are killed in between, Start writes it.
-func (s *Service) destroyNow(ctx context.Context, name string, n uint32) error {
+func (s *Service) destroyNow(ctx context.Context, d dueVersion) error {
+	name, n := d.key, d.version
 	k, err := s.stored(ctx, name)
 	if err != nil {
 		return err
@@ -279,6 +332,9 @@ func (s *Service) destroyNow(ctx context.Context, name string, n uint32) error {
 	}
 	k, err = s.changeKey(ctx, system(), intent, name, func(k *keys.Key, ev *audit.Event) ([]keys.Transition, error) {
 		who(ev)
+		if v, _ := k.Version(n); v.Seq != d.seq {
+			return nil, fault.Newf(api.CodeConflict, "version %d of key %s was undestroyed meanwhile", n, name)
+		}
 		move, err := k.Destroy(n, s.clock(), actor(system()), reason)
 		if err != nil {
 			return nil, err

@@ -9,6 +9,7 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/clock"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/gate"
 	"github.com/keyturn/keyturn/internal/keyring"
@@ -144,27 +145,34 @@ func (s *Service) checkStore(ctx context.Context) (bool, string, string) {
 	return true, "what is committed is on disk", ""
 }
 
-// checkClock compares with the newest event of the log: time that was recorded can't lie in the future.
+// checkClock compares the machine's clock, as it is, with what was seen and recorded: that can't lie in the future; and with the
+// database's.
 func (s *Service) checkClock(ctx context.Context) (bool, string, string) {
+	var now clocks
 	var newest time.Time
-	err := s.st.View(ctx, func(tx store.Tx) error {
-		newest = time.Time{}
-		return eachLastSegment(ctx, tx, func(_ audit.Head, last *audit.Segment) error {
-			if last.LastTime.After(newest) {
-				newest = last.LastTime
-			}
-			return nil
-		})
+	err := s.st.View(ctx, func(tx store.Tx) (err error) {
+		if now, err = s.look(ctx, tx); err == nil {
+			newest, err = newestEvent(ctx, tx)
+		}
+		return err
 	})
 	if err != nil {
 		return unknown(err)
 	}
-	const slack = time.Minute
-	if behind := newest.Sub(s.clock()); behind > slack {
-		return false, fmt.Sprintf("the clock stands %s before the newest audit event", behind.Round(time.Second)),
-			"set the clock of this machine right; until then nothing falls due and nothing is destroyed"
+	behind := now.own
+	if newest.UnixMicro() > now.state.Distrusted {
+		behind = max(behind, newest.Sub(s.time.Wall()))
 	}
-	return true, "not before the newest audit event", ""
+	apart := s.time.Wall().Sub(now.shared).Abs()
+	switch {
+	case behind > clock.Slack:
+		return false, fmt.Sprintf("the clock stands %s before the latest time that was seen; until it is right nothing is destroyed", behind.Round(time.Second)), setRight
+	case now.database > clock.Slack:
+		return false, fmt.Sprintf("the database's clock stands %s before the latest time that was seen; until it is right nothing is destroyed", now.database.Round(time.Second)), setRight
+	case s.st.Dialect() != store.SQLite && apart > clock.Slack:
+		return false, fmt.Sprintf("the clocks of this machine and of the database stand %s apart", apart.Round(time.Second)), "set the clock right that is wrong: have both follow NTP"
+	}
+	return true, "not before anything that was seen", ""
 }
 
 // checkTombstones looks for destroyed versions that an older store brought back.
@@ -246,19 +254,33 @@ func (s *Service) checkOverdue(ctx context.Context) (bool, string, string) {
 
 // checkDestruction looks for destructions that fell due a day ago and more, and didn't happen.
 func (s *Service) checkDestruction(ctx context.Context) (bool, string, string) {
-	before := s.clock().Add(-24 * time.Hour)
-	late, err := s.keysThat(ctx, func(k keys.Key) bool {
-		for _, v := range k.Versions {
-			if v.State == keys.DestroyScheduled && v.DestroyAt.Before(before) {
-				return true
-			}
+	var late, waiting []string
+	var left time.Duration
+	err := s.st.View(ctx, func(tx store.Tx) error {
+		late, waiting, left = nil, nil, 0
+		now, err := s.look(ctx, tx)
+		if err != nil {
+			return err
 		}
-		return false
+		over, err := s.waitOver(ctx, tx, s.clock().Add(-24*time.Hour), now.state.Watched)
+		for _, d := range over {
+			name := fmt.Sprintf("%s version %d", d.key, d.version)
+			if d.left == 0 {
+				late = append(late, name)
+				continue
+			}
+			waiting, left = append(waiting, name), max(left, min(d.left, shortestWait))
+		}
+		return err
 	})
 	if err != nil {
 		return unknown(err)
 	}
-	if len(late) == 0 {
+	switch {
+	case len(late) == 0 && len(waiting) > 0:
+		return true, fmt.Sprintf("due by the clock, but keyturn didn't run for all of the waiting time, and destroys when it has, in %s at most: %s",
+			left.Round(time.Minute), listed(waiting)), ""
+	case len(late) == 0:
 		return true, "no destruction is late", ""
 	}
 	return false, "destruction is due and was refused or didn't run: " + listed(late),

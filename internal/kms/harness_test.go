@@ -16,6 +16,7 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/clock"
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/gate"
@@ -31,22 +32,71 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// clock is a clock that tests set. It is safe for concurrent use.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
+// machine is time as tests make it pass, with the clock of a machine that is set. It is safe for concurrent use.
+type machine struct {
+	mu     sync.Mutex
+	begin  time.Time
+	passed time.Duration // how much time has really passed
+	off    time.Duration // by how much the machine's clock is wrong
+	db     time.Duration // and the database's
 }
 
-func (c *clock) Now() time.Time {
+// Now is what the machine's clock shows.
+func (c *machine) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.now
+	return c.begin.Add(c.passed + c.off)
 }
 
-func (c *clock) Add(d time.Duration) {
+// Database is what the database's clock shows, where there is one.
+func (c *machine) Database() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
+	return c.begin.Add(c.passed + c.db)
+}
+
+// Elapsed is how much time has really passed.
+func (c *machine) Elapsed() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.passed
+}
+
+// Add lets time pass.
+func (c *machine) Add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.passed += d
+}
+
+// Jump sets the clocks: the machine's and the database's.
+func (c *machine) Jump(own, db time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.off, c.db = c.off+own, c.db+db
+}
+
+// databaseClock is a store whose database's clock is the test's. SQLite has none.
+type databaseClock struct {
+	store.Store
+	clock *machine
+}
+
+func (d databaseClock) View(ctx context.Context, fn func(store.Tx) error) error {
+	return d.Store.View(ctx, func(tx store.Tx) error { return fn(databaseTx{tx, d.clock}) })
+}
+
+func (d databaseClock) Change(ctx context.Context, fn func(store.Tx) error) error {
+	return d.Store.Change(ctx, func(tx store.Tx) error { return fn(databaseTx{tx, d.clock}) })
+}
+
+type databaseTx struct {
+	store.Tx
+	clock *machine
+}
+
+func (t databaseTx) Now(context.Context, time.Time) (time.Time, error) {
+	return t.clock.Database(), nil
 }
 
 // house is a whole store with everything that the service needs, on a real SQLite file or a real PostgreSQL database.
@@ -58,11 +108,13 @@ type house struct {
 	ring   *keyring.Ring
 	gate   *gate.Gate
 	svc    *Service
-	clock  *clock
+	clock  *machine
+	time   *clock.Clock // what the service makes of it
 	graves *graves
 	deps   *dependents
 	config *masterConfig
 	drops  atomic.Int64 // of what sign-in remembers
+	forged bool         // somebody else wrote rows
 }
 
 // options change the house before it is built.
@@ -78,7 +130,7 @@ func newHouse(t testing.TB, o options) *house {
 	t.Helper()
 	h := &house{
 		t: t, path: filepath.Join(t.TempDir(), "keyturn.db"), graves: &graves{}, deps: &dependents{}, config: &masterConfig{},
-		clock: &clock{now: time.Date(2026, 1, 15, 10, 30, 45, 0, time.UTC)},
+		clock: &machine{begin: time.Date(2026, 1, 15, 10, 30, 45, 0, time.UTC)},
 	}
 	h.url = o.url
 	attested := h.openStore()
@@ -93,7 +145,9 @@ func (h *house) openStore() *Attested {
 	var st store.Store
 	var err error
 	if h.url != "" {
-		st, err = postgres.Open(context.Background(), h.url, postgres.Config{})
+		if st, err = postgres.Open(context.Background(), h.url, postgres.Config{}); err == nil {
+			st = databaseClock{st, h.clock}
+		}
 	} else {
 		st, err = sqlite.Open(context.Background(), h.path, sqlite.Config{})
 	}
@@ -129,10 +183,8 @@ func (h *house) initialise(attested *Attested) {
 	h.must(err)
 	_, public := h.signer()
 	h.must(h.st.Change(ctx, func(tx store.Tx) error {
-		for _, k := range keks {
-			if err := tx.PutKEK(ctx, k); err != nil {
-				return err
-			}
+		if err := tx.PutKEKs(ctx, keks...); err != nil {
+			return err
 		}
 		return tx.PutAuditKeys(ctx, audit.SealedKeys{Verifier: public.String(), Signing: []byte("-"), MAC: []byte("-"), Created: h.clock.Now()})
 	}))
@@ -159,16 +211,26 @@ func (h *house) build(o options) {
 		st = o.wrap(st)
 	}
 	signer, key := h.signer()
-	var err error
-	h.gate, err = gate.New(gate.Config{Node: "n", Clock: h.clock.Now, Key: key, CheckpointEvery: -1}, st, signer)
+	h.time = clock.New(h.clock.Now, h.clock.Elapsed)
+	seen, err := SeenTime(ctx, h.st)
+	h.must(err)
+	h.time.Raise(seen)
+	attested := h.st.(*Attested)
+	h.gate, err = gate.New(gate.Config{Node: "n", Clock: h.time.Now, Key: key, CheckpointEvery: -1, SumCounts: attested.SumCounts}, st, signer)
 	h.must(err)
 	h.must(h.gate.Start(ctx))
+	h.must(second(attested.CheckRows(ctx, h.clock.Now())))
+	h.t.Cleanup(func() { // whatever a test does by our means, the rows add up
+		if _, err := attested.CheckRows(ctx, h.clock.Now()); err != nil && !h.forged {
+			h.t.Errorf("the rows at the end of the test: %v", err)
+		}
+	})
 	var door Doorway = h.gate
 	if o.door != nil {
 		door = o.door(door)
 	}
 	h.svc = New(Config{
-		Gate: door, Ring: h.ring, Store: st, Clock: h.clock.Now, Dependents: []Dependents{h.deps}, DestroyQuiet: o.quiet,
+		Gate: door, Ring: h.ring, Store: st, Clock: h.time, Node: "n", Dependents: []Dependents{h.deps}, DestroyQuiet: o.quiet,
 		Tombstones: h.graves, Masters: h.config, SignedOut: func() { h.drops.Add(1) }, Checks: o.checks, Environment: "test", Policies: keys.ShippedPolicies(), Started: h.clock.Now(),
 	})
 	h.must(h.svc.Start(ctx))

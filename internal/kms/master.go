@@ -331,10 +331,8 @@ func (s *Service) storeKEKs(ctx context.Context, c *access.Caller, in gate.Inten
 		if err := set.apply(ctx, tx, ev, records); err != nil {
 			return err
 		}
-		for _, k := range records {
-			if err := tx.PutKEK(ctx, k); err != nil {
-				return err
-			}
+		if err := tx.PutKEKs(ctx, records...); err != nil {
+			return err
 		}
 		ev.Details.Changed = uint64(len(records))
 		return nil

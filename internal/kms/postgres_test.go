@@ -7,6 +7,7 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/authn"
+	"github.com/keyturn/keyturn/internal/clock"
 	"github.com/keyturn/keyturn/internal/gate"
 	"github.com/keyturn/keyturn/internal/keyring"
 	"github.com/keyturn/keyturn/internal/keys"
@@ -25,13 +26,17 @@ func (h *house) node(name string, urls ...string) *Service {
 		masters = append(masters, m)
 	}
 	ring := keyring.New(st.ID(), masters, Directory{st})
-	g, err := gate.New(gate.Config{Node: name, Clock: h.clock.Now, Key: key, CheckpointEvery: -1, Outdated: ring.Drop}, st, signer)
+	st.Under(ring)
+	h.must(ring.Open(context.Background()))
+	own := clock.New(h.clock.Now, h.clock.Elapsed)
+	seen, err := SeenTime(context.Background(), st)
+	h.must(err)
+	own.Raise(seen)
+	g, err := gate.New(gate.Config{Node: name, Clock: own.Now, Key: key, CheckpointEvery: -1, Outdated: ring.Drop, SumCounts: st.SumCounts}, st, signer)
 	h.must(err)
 	h.must(g.Start(context.Background()))
 	cfg := h.svc.cfg
-	cfg.Gate, cfg.Store, cfg.Ring = g, st, ring
-	st.Under(cfg.Ring)
-	h.must(cfg.Ring.Open(context.Background()))
+	cfg.Gate, cfg.Store, cfg.Ring, cfg.Clock, cfg.Node = g, st, ring, own, name
 	svc := New(cfg)
 	h.t.Cleanup(func() { _ = svc.Close(context.Background()); _ = g.Close(context.Background()) })
 	return svc
@@ -71,6 +76,7 @@ func TestTwoNodes(t *testing.T) {
 
 	_, err = other.Destroy(ctx, owner(), "phi", api.VersionStateRequest{Version: 1, WaitDays: 7})
 	h.must(err)
+	h.must(h.svc.WatchClock(ctx))
 	h.clock.Add(7 * 24 * time.Hour)
 	if n, err := h.svc.RunDue(ctx); n != 1 || err != nil {
 		t.Errorf("%d destroyed: %v", n, err)

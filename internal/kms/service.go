@@ -2,7 +2,7 @@
 // them, and who may ask. Every method speaks the wire's types of package api, goes through the one doorway (package gate),
 // and so is decided, done and recorded together.
 //
-//	svc := kms.New(kms.Config{Gate: g, Ring: ring, Store: st, Clock: time.Now, …})
+//	svc := kms.New(kms.Config{Gate: g, Ring: ring, Store: st, Clock: clock.New(time.Now, nil), …})
 //	err := svc.Start(ctx)
 //	key, err := svc.Create(ctx, caller, api.CreateKeyRequest{Name: "phi"})
 //	text, version, err := svc.Encrypt(ctx, caller, "phi", plaintext, bound, `{"patient":"17"}`, nil)
@@ -38,6 +38,7 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/clock"
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/gate"
@@ -95,8 +96,10 @@ type Config struct {
 	Gate  Doorway
 	Ring  *keyring.Ring
 	Store store.Store
-	Clock func() time.Time
+	Clock *clock.Clock
 
+	// Node is this process's name among those that share the store.
+	Node string
 	// Dependents are asked before a version is destroyed, and again when its destruction falls due.
 	Dependents []Dependents
 	// DestroyQuiet is how long nobody must have opened a version before its destruction may be scheduled; 0: no such rule.
@@ -127,23 +130,30 @@ type Service struct {
 	gate  Doorway
 	ring  *keyring.Ring
 	st    store.Store
-	clock func() time.Time
+	time  *clock.Clock
+	clock func() time.Time // its Now
 	usage *usage
 
 	masterMu sync.Mutex // held by whoever changes master keys or key-encryption keys, on this node
 	buried   graveyard
 	health   compliance
 	book     ruleBook
+	watched  watch
 }
 
 // New makes a service; Start makes it ready.
 func New(cfg Config) *Service {
-	return &Service{cfg: cfg, gate: cfg.Gate, ring: cfg.Ring, st: cfg.Store, clock: cfg.Clock, usage: newUsage(cfg.Store)}
+	return &Service{cfg: cfg, gate: cfg.Gate, ring: cfg.Ring, st: cfg.Store, time: cfg.Clock, clock: cfg.Clock.Now, usage: newUsage(cfg.Store)}
 }
 
 // Start makes the service ready: it loads the list of destroyed versions, so that none of them can be used, and brings
 // the list up to date with the store. What fell due is executed by RunDue.
-func (s *Service) Start(ctx context.Context) error { return s.bury(ctx) }
+func (s *Service) Start(ctx context.Context) error {
+	if s.time.Behind() > clock.Slack {
+		_ = s.WatchClock(ctx) // a store that can't be written to is no reason not to start: a server looks again each minute
+	}
+	return s.bury(ctx)
+}
 
 // Close gives back what was reserved and not used. It may be called twice; afterwards nothing is protected any more.
 func (s *Service) Close(ctx context.Context) error { return s.usage.close(ctx) }

@@ -2,6 +2,7 @@ package kms
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,13 +49,14 @@ func (s *Service) status(ctx context.Context) (api.Status, error) {
 		}
 		late = []string{}
 		now := s.clock()
-		return EachActive(ctx, tx, func(v *keys.ActiveVersion) error {
+		return tx.EachActive(ctx, func(v *keys.ActiveVersion) error {
 			if times, _ := rules.TimesOf(v); times.Overdue(now) {
 				late = append(late, v.Key)
 			}
 			return nil
 		})
 	})
+	slices.Sort(late)
 	out.Overdue = late
 	return out, err
 }
@@ -152,7 +154,7 @@ func (s *Service) Compliance(ctx context.Context) (Compliance, error) {
 			return err
 		}
 		count.Keys = n
-		return EachActive(ctx, tx, func(v *keys.ActiveVersion) error {
+		return tx.EachActive(ctx, func(v *keys.ActiveVersion) error {
 			times, _ := rules.TimesOf(v)
 			count.add(standing(times, now))
 			return nil

@@ -15,28 +15,6 @@ func eachKey(ctx context.Context, tx store.Tx, do func(keys.Key) error) error {
 	return eachKeyAfter(ctx, tx, "", pageOfKeys, do)
 }
 
-// EachActive walks every active version by the name of its key. v is good during the call only.
-func EachActive(ctx context.Context, tx store.Tx, do func(v *keys.ActiveVersion) error) error {
-	for after := ""; ; {
-		list, err := tx.ActiveVersions(ctx, after, pageOfActive)
-		if err != nil {
-			return err
-		}
-		for i := range list {
-			if err := do(&list[i]); err != nil {
-				return err
-			}
-			after = list[i].Key
-		}
-		if len(list) < pageOfActive {
-			return nil
-		}
-	}
-}
-
-// pageOfActive is how many active versions are read at once.
-const pageOfActive = 5000
-
 // eachKeyAfter walks the keys whose names are greater than after, a page at a time, until do returns an error.
 func eachKeyAfter(ctx context.Context, tx store.Tx, after string, page int, do func(keys.Key) error) error {
 	for {

@@ -2,6 +2,8 @@ package rotation
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/access"
@@ -22,7 +24,7 @@ func (checkHandler) Kind() string { return KindCheck }
 // found is what one check saw.
 type found struct {
 	keys, due uint64
-	soon      []soonKey // at most mostAlerts of them
+	soon      []soonKey // at most mostAlerts of them, by name
 	soonCount uint64
 	next      time.Time // when the next key falls due that isn't due now
 }
@@ -72,7 +74,7 @@ func (s *Service) look(ctx context.Context) (f found, err error) {
 	now := s.cfg.Clock()
 	err = s.cfg.Store.View(ctx, func(tx store.Tx) error {
 		f = found{}
-		return kms.EachActive(ctx, tx, func(v *keys.ActiveVersion) error {
+		return tx.EachActive(ctx, func(v *keys.ActiveVersion) error {
 			times, _ := rules.TimesOf(v)
 			f.keys++
 			switch {
@@ -90,6 +92,7 @@ func (s *Service) look(ctx context.Context) (f found, err error) {
 			return nil
 		})
 	})
+	slices.SortFunc(f.soon, func(a, b soonKey) int { return strings.Compare(a.name, b.name) })
 	return f, err
 }
 

@@ -52,7 +52,7 @@ func (s *Service) standing(ctx context.Context, want func(*keys.ActiveVersion, k
 	var out []api.RotationKey
 	err = s.cfg.Store.View(ctx, func(tx store.Tx) error {
 		out = []api.RotationKey{}
-		return kms.EachActive(ctx, tx, func(v *keys.ActiveVersion) error {
+		return tx.EachActive(ctx, func(v *keys.ActiveVersion) error {
 			times, _ := rules.TimesOf(v)
 			if want(v, times) {
 				out = append(out, api.RotationKey{

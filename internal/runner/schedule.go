@@ -52,6 +52,9 @@ func (r *Runner) fireDue(ctx context.Context) (until time.Duration, err error) {
 		case s.NextRun.IsZero() || r.handlers[s.Kind] == nil:
 		case s.NextRun.After(now):
 			until = min(until, s.NextRun.Sub(now))
+			if failed := r.pullBack(ctx, s, now); failed != nil && err == nil {
+				err = fault.Wrapf("", failed, "looking at schedule %s", s.Name)
+			}
 		default:
 			if failed := r.fire(ctx, s, now); failed != nil && err == nil {
 				err = fault.Wrapf("", failed, "serving schedule %s", s.Name)
@@ -87,6 +90,20 @@ func (r *Runner) fire(ctx context.Context, s jobs.Schedule, now time.Time) error
 		return nil
 	}
 	return err
+}
+
+// pullBack sees to it that a schedule doesn't stand still after a clock that was ahead was set right: it comes to its turn no
+// later than at the second of its times from now on, so that what was just served isn't served again at once.
+func (r *Runner) pullBack(ctx context.Context, s jobs.Schedule, now time.Time) error {
+	if s.NextRun.Sub(now) < time.Hour {
+		return nil
+	}
+	latest, err := s.Latest(now)
+	if err != nil || latest.IsZero() || !s.NextRun.After(latest) {
+		return err
+	}
+	r.cfg.Logger.Warn("a schedule's next time was too far away", "schedule", s.Name, "was", s.NextRun, "is", latest)
+	return r.st.Change(ctx, func(tx store.Tx) error { return tx.BringForward(ctx, s.Name, latest) })
 }
 
 // errServed undoes the job of whoever came second.

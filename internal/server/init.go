@@ -9,6 +9,7 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/clock"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/keyring"
 	"github.com/keyturn/keyturn/internal/keys"
@@ -194,10 +195,8 @@ func (i *initialiser) keys(ctx context.Context, st store.Store) error {
 		return err
 	}
 	return st.Change(ctx, func(tx store.Tx) error {
-		for _, k := range fresh.keks {
-			if err := tx.PutKEK(ctx, k); err != nil {
-				return err
-			}
+		if err := tx.PutKEKs(ctx, fresh.keks...); err != nil {
+			return err
 		}
 		return tx.PutAuditKeys(ctx, logKeys)
 	})
@@ -247,8 +246,11 @@ func (i *initialiser) administrator(ctx context.Context, st store.Store) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, g.Close(ctx)) }()
+	if _, err := attested.CheckRows(ctx, time.Now()); err != nil { // founds the sums of rows
+		return err
+	}
 	// The token that comes with it is not shown: who needs one asks for it, and this one ends then.
-	_, err = kms.New(kms.Config{Gate: g, Ring: ring, Store: attested, Clock: time.Now}).Bootstrap(ctx, Administrator)
+	_, err = kms.New(kms.Config{Gate: g, Ring: ring, Store: attested, Clock: clock.New(time.Now, nil)}).Bootstrap(ctx, Administrator)
 	return err
 }
 

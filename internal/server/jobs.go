@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/clock"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/jobs"
 	"github.com/keyturn/keyturn/internal/keys"
@@ -39,7 +40,7 @@ func (s *Server) jobNeeds(ctx context.Context, j jobs.Job) ([]access.Right, erro
 func (s *Server) runnerConfig() runner.Config {
 	return runner.Config{
 		Node: s.cfg.Node, Concurrency: s.cfg.Jobs.Concurrency, Exclusive: s.store.Dialect() == store.SQLite,
-		Clock: s.opts.Clock, Logger: s.log,
+		Clock: s.time.Now, Logger: s.log,
 	}
 }
 
@@ -59,6 +60,31 @@ func (s *Server) raise(ctx context.Context, tx store.Tx, id string) (jobs.Job, e
 		s.startWork()
 	}
 	return j, err
+}
+
+// clockEvery is how often a server looks at the clock, and writes down for how long it has run.
+const clockEvery = time.Minute
+
+// watchClock looks at the clock from time to time, and once more when ctx ends.
+func (s *Server) watchClock(ctx context.Context) {
+	tick := time.NewTicker(clockEvery)
+	defer tick.Stop()
+	said := false
+	for {
+		err := s.kms.WatchClock(ctx)
+		if err != nil && ctx.Err() == nil && !said {
+			s.log.Warn("the clock could not be looked at", "reason", fault.MessageOf(err))
+		}
+		said = err != nil
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), graceTime)
+			defer cancel()
+			_ = s.kms.WatchClock(last) // at worst up to a minute counts as time in which nobody ran
+			return
+		}
+	}
 }
 
 // dueEvery is how often a server looks for destructions that are due.
@@ -81,6 +107,9 @@ func (s *Server) watchDue(ctx context.Context) {
 }
 
 func (s *Server) enqueueDue(ctx context.Context) error {
+	if s.time.Behind() > clock.Slack {
+		return nil // the job would be refused; the alert is recorded, and doctor says it
+	}
 	scheduled := 0
 	err := s.store.View(ctx, func(tx store.Tx) error {
 		_, states, err := tx.CountKeys(ctx)

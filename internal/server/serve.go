@@ -61,6 +61,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	background.Go(func() { s.runner.KeepSchedules(running) })
 	s.ring.Limit(s.cfg.Keys.MasterOutage)
 	background.Go(func() { s.watchMasters(running) })
+	background.Go(func() { s.watchClock(running) })
 	background.Go(func() { s.watchDue(running) })
 	background.Go(s.tuneMemory)
 	if err := s.startDebug(running, &background); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/authn"
+	"github.com/keyturn/keyturn/internal/clock"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/gate"
 	"github.com/keyturn/keyturn/internal/httpapi"
@@ -23,7 +24,6 @@ import (
 	"github.com/keyturn/keyturn/internal/reencrypt"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/runner"
-	"github.com/keyturn/keyturn/internal/store"
 )
 
 // Options say how a store is opened. The zero value is right for a command.
@@ -35,7 +35,14 @@ type Options struct {
 	LogTo    io.Writer      // where log lines go, in the form of the configuration; default: nowhere
 	Log      *slog.Logger   // a logger of the caller's own, which wins over LogTo and the configuration
 	Clock    func() time.Time
-	LockWait time.Duration // how long to wait for another holder of the directory; default 5 s
+	Elapsed  func() time.Duration // time since some moment that nobody can set; default: Clock's own monotonic readings
+	LockWait time.Duration        // how long to wait for another holder of the directory; default 5 s
+
+	// AcceptRows, a reason, takes the store's signed rows for right as they stand, although their sums or a checkpoint say that they
+	// were put back, taken away or added. It is recorded as an alert. Empty: such a store isn't opened.
+	AcceptRows string
+	// AcceptClock says that the machine's clock is right although later times were seen: those were wrong.
+	AcceptClock bool
 }
 
 func (o Options) withDefaults() Options {
@@ -68,6 +75,7 @@ type Server struct {
 	opts Options
 	cfg  Config
 	log  *slog.Logger
+	time *clock.Clock // opts.Clock, but it doesn't go back: for everything that expires or falls due
 
 	// The rooms, in the order in which they were opened; Close goes backwards.
 	lock      *dirLock
@@ -113,6 +121,7 @@ func Open(ctx context.Context, dir string, opts Options) (*Server, error) {
 		return nil, fault.Wrap(api.CodeInvalid, err, "finding the data directory").WithField("dir")
 	}
 	s := &Server{dir: dir, opts: opts.withDefaults(), idle: make(chan struct{}), ready: make(chan struct{})}
+	s.time = clock.New(s.opts.Clock, s.opts.Elapsed)
 	s.log, s.started = slog.New(slog.DiscardHandler), s.opts.Clock().UTC()
 	if err := s.open(ctx); err != nil {
 		_ = s.Close(context.WithoutCancel(ctx)) // what was opened so far; the first error is the one that counts
@@ -184,10 +193,34 @@ func (s *Server) openKeys(ctx context.Context) error {
 	if err := s.ring.Open(ctx); err != nil {
 		return err
 	}
-	if s.gate, s.auditKey, err = openGate(ctx, gateSetup{s.dir, s.cfg, s.opts.Clock, s.log}, s.store, s.ring); err != nil {
+	seen, err := kms.SeenTime(ctx, s.store)
+	if err != nil {
 		return err
 	}
-	return s.gate.Start(ctx)
+	s.time.Raise(seen)
+	setup := gateSetup{dir: s.dir, cfg: s.cfg, clock: s.time.Now, log: s.log}
+	if s.opts.AcceptRows != "" {
+		setup.acceptRows = s.store.AcceptRows
+	}
+	if s.gate, s.auditKey, err = openGate(ctx, setup, s.store, s.ring); err != nil {
+		return err
+	}
+	if err := s.gate.Start(ctx); err != nil {
+		return err
+	}
+	return s.openRows(ctx)
+}
+
+// openRows refuses a store whose signed rows aren't those that were last written.
+func (s *Server) openRows(ctx context.Context) error {
+	founded, err := s.store.CheckRows(ctx, s.time.Wall())
+	if err != nil {
+		return fault.Wrap("", err, "opening the store")
+	}
+	if !founded {
+		s.log.Info("nodes of an earlier release still run: rows that are put back are noticed once they are gone", "checked", "at each start and health check")
+	}
+	return nil
 }
 
 // gateSetup is what the doorway takes over from the configuration.
@@ -196,10 +229,12 @@ type gateSetup struct {
 	cfg   Config
 	clock func() time.Time
 	log   *slog.Logger
+
+	acceptRows func(ctx context.Context, signed []uint64) error // nil: no
 }
 
 // openGate makes the doorway with the log's own keys, and gives the public one's text.
-func openGate(ctx context.Context, in gateSetup, st store.Store, ring *keyring.Ring) (*gate.Gate, string, error) {
+func openGate(ctx context.Context, in gateSetup, st *kms.Attested, ring *keyring.Ring) (*gate.Gate, string, error) {
 	public, signer, err := auditSigner(ctx, ring, st)
 	if err != nil {
 		return nil, "", err
@@ -211,6 +246,8 @@ func openGate(ctx context.Context, in gateSetup, st store.Store, ring *keyring.R
 	g, err := gate.New(gate.Config{
 		Node: in.cfg.Node, Environment: in.cfg.Environment, Clock: in.clock, Key: public, Log: in.log,
 		Outdated:       ring.Drop,
+		SumCounts:      st.SumCounts,
+		AcceptRows:     in.acceptRows,
 		CheckpointFile: file, CheckpointEvery: in.cfg.Audit.CheckpointEvery,
 	}, st, signer)
 	return g, public.String(), err

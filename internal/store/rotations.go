@@ -1,8 +1,11 @@
 package store
 
 import (
+	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
+	"slices"
 	"strconv"
 	"time"
 
@@ -12,16 +15,54 @@ import (
 	"github.com/keyturn/keyturn/internal/keys"
 )
 
-// ActiveVersions implements keys.Tx in one statement, because a rotation check asks for all of a hundred thousand keys.
-func (t *txn) ActiveVersions(ctx context.Context, after string, limit int) ([]keys.ActiveVersion, error) {
-	return all(ctx, t, "listing active versions", func(row scanner) (v keys.ActiveVersion, err error) {
-		var period, warn int64
-		err = row.Scan(&v.Key, &v.Purpose, &v.ByPolicy, &period, &warn, &v.Number, into{&v.Activated})
+// activeRef is the active version of a key: 32 bytes for each key while they are walked.
+type activeRef struct {
+	id        envelope.KeyID
+	activated int64
+	number    uint32
+}
+
+// EachActive implements keys.Tx. Every key of a hundred thousand is asked for in a rotation check, so each table is read once
+// in the order in which it lies there, and joined here: the key ids are random, and the databases' own join by them looks up
+// every row of one table at a place of its own.
+func (t *txn) EachActive(ctx context.Context, do func(v *keys.ActiveVersion) error) error {
+	const doing = "listing active versions"
+	var active []activeRef // by id
+	var ref activeRef
+	var id sql.RawBytes
+	dest := []any{&id, &ref.number, &ref.activated}
+	err := t.each(ctx, doing, func(rows *sql.Rows) error {
+		if err := rows.Scan(dest...); err != nil {
+			return t.fail(ctx, err, doing)
+		}
+		if err := (fixed{ref.id[:]}).Scan([]byte(id)); err != nil {
+			return t.fail(ctx, err, doing)
+		}
+		active = append(active, ref)
+		return nil
+	}, `SELECT key_id, number, activated FROM key_versions WHERE state = 'active' ORDER BY key_id`)
+	if err != nil {
+		return err
+	}
+	var v keys.ActiveVersion
+	var purpose sql.RawBytes
+	var period, warn int64
+	dest = []any{&id, &v.Key, &purpose, &v.ByPolicy, &period, &warn}
+	return t.each(ctx, doing, func(rows *sql.Rows) error {
+		if err := rows.Scan(dest...); err != nil {
+			return t.fail(ctx, err, doing)
+		}
+		i, ok := slices.BinarySearchFunc(active, id, func(a activeRef, id sql.RawBytes) int { return bytes.Compare(a.id[:], id) })
+		if !ok {
+			return nil
+		}
+		if string(v.Purpose) != string(purpose) {
+			v.Purpose = keys.Purpose(purpose)
+		}
 		v.Period, v.Warn = time.Duration(period)*time.Microsecond, time.Duration(warn)*time.Microsecond
-		return v, err
-	}, `SELECT k.name, k.purpose, k.by_policy, k.period, k.warn, v.number, v.activated
-		FROM keys k JOIN key_versions v ON v.key_id = k.id AND v.state = 'active'
-		WHERE k.name > $1 ORDER BY k.name LIMIT $2`, after, limit)
+		v.Number, v.Activated = active[i].number, instant(active[i].activated)
+		return do(&v)
+	}, `SELECT id, name, purpose, by_policy, period, warn FROM keys`)
 }
 
 const rotationColumns = `key_id, new_version, old_version, reason, actor, source, incident, at, duration, self_check, rows_moved`

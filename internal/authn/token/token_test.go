@@ -15,6 +15,7 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/authn"
+	"github.com/keyturn/keyturn/internal/clock"
 	"github.com/keyturn/keyturn/internal/fault"
 )
 
@@ -355,5 +356,34 @@ func BenchmarkRemembered(b *testing.B) {
 		if _, err := m.Principal(b.Context(), text); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A token that was seen expired stays so when the clock is set back, by whatever; and one that wasn't goes on to its end.
+func TestExpiredStaysExpired(t *testing.T) {
+	const day = 24 * time.Hour
+	begin := time.Date(2026, 1, 15, 10, 30, 45, 0, time.UTC)
+	for _, back := range []time.Duration{time.Second, 59 * time.Second, 61 * time.Second, 5 * time.Minute, time.Hour, 13 * time.Hour, day, 31 * day, 366 * day, 3653 * day} {
+		var passed, off time.Duration
+		c := clock.New(func() time.Time { return begin.Add(passed + off) }, func() time.Duration { return passed })
+		s := newSource()
+		m := New(s, &authn.Generation{}, c.Now)
+		ended, lives := s.issue(t, "ended"), s.issue(t, "lives")
+		s.changeToken(ended, func(k *access.Token) { k.Expires = begin.Add(time.Minute) })
+		s.changeToken(lives, func(k *access.Token) { k.Expires = begin.Add(time.Hour) })
+		mustSignIn(t, m, ended, true)
+		passed = time.Minute
+		mustSignIn(t, m, ended, false)
+		off = -back
+		for range 10 {
+			mustSignIn(t, m, ended, false)
+			mustSignIn(t, m, lives, true)
+			passed += time.Minute
+		}
+		passed += time.Hour // it goes on at nine tenths
+		mustSignIn(t, m, lives, false)
+		off = 0
+		mustSignIn(t, m, lives, false)
+		mustSignIn(t, m, ended, false)
 	}
 }

@@ -110,7 +110,7 @@ func TestStoreOnAFullDisk(t *testing.T) {
 		"scrub": func(l *log) error {
 			k := keys.KEK{ID: "k", Purpose: keys.KEKData, Version: 1, Active: true, Wrappings: []keys.Wrapping{{Blob: bytes.Repeat([]byte{'w'}, 9000)}}}
 			return l.st.Change(l.t.Context(), func(tx store.Tx) error {
-				return errors.Join(tx.PutKEK(l.t.Context(), k), tx.PutKEK(l.t.Context(), k))
+				return errors.Join(tx.PutKEKs(l.t.Context(), k), tx.PutKEKs(l.t.Context(), k))
 			})
 		},
 	} {

@@ -111,7 +111,7 @@ func (w *worker) do(s *audit.Segment) error {
 	next := w.key.Clone()
 	err := w.st.Change(w.ctx, func(tx store.Tx) error {
 		if rewraps(s.Seq) { // takes wrappings away, so the store folds its log into the file
-			return errors.Join(tx.PutKEK(w.ctx, kek(s.Seq)), tx.AppendSegment(w.ctx, s))
+			return errors.Join(tx.PutKEKs(w.ctx, kek(s.Seq)), tx.AppendSegment(w.ctx, s))
 		}
 		next = w.key.Clone()
 		moves, err := next.Rotate(began, "worker", "r", 0)

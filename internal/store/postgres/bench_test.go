@@ -18,3 +18,5 @@ func freshBench(b *testing.B) storetest.Opener {
 func BenchmarkAppend(b *testing.B) { storetest.BenchAppend(b, freshBench) }
 
 func BenchmarkQuery(b *testing.B) { storetest.BenchQuery(b, freshBench) }
+
+func BenchmarkActive(b *testing.B) { storetest.BenchActive(b, freshBench) }

@@ -19,6 +19,8 @@ func BenchmarkAppend(b *testing.B) { storetest.BenchAppend(b, freshBench) }
 
 func BenchmarkQuery(b *testing.B) { storetest.BenchQuery(b, freshBench) }
 
+func BenchmarkActive(b *testing.B) { storetest.BenchActive(b, freshBench) }
+
 // BenchmarkOpen is a start on a store that is there.
 func BenchmarkOpen(b *testing.B) {
 	open := freshBench(b)

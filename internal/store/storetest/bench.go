@@ -3,12 +3,16 @@ package storetest
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/envelope"
+	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/store"
 )
 
@@ -96,5 +100,46 @@ func BenchQuery(b *testing.B, fresh func(b *testing.B) Opener) {
 			}
 			b.ReportMetric(float64(found), "segments")
 		})
+	}
+}
+
+// BenchActive measures the walk over the active versions of 100,000 keys of two versions, as a rotation check makes it.
+func BenchActive(b *testing.B, fresh func(b *testing.B) Opener) {
+	const count, page = 100_000, 1000
+	st, err := fresh(b)(b.Context())
+	if err != nil {
+		b.Fatal(describe(err))
+	}
+	defer st.Close() //nolint:errcheck // thrown away
+	for from := 0; from < count; from += page {
+		err := st.Change(b.Context(), func(tx store.Tx) error {
+			for i := range page {
+				k := keys.Key{ID: envelope.NewKeyID(), Name: fmt.Sprintf("key-%06d", from+i), Purpose: keys.PurposeData, ByPolicy: true, MAC: strings.Repeat("m", 76), Created: epoch}
+				for n, state := range []keys.State{keys.Deactivated, keys.Active} {
+					k.Versions = append(k.Versions, keys.Version{
+						Number: uint32(n) + 1, State: state, Created: epoch, Activated: epoch, KEK: keys.KEKID(strings.Repeat("k", 32)),
+						Wrapped: make([]byte, 130), Sample: make([]byte, 130),
+					})
+				}
+				if err := tx.CreateKey(b.Context(), k); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			b.Fatal(describe(err))
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		seen := 0
+		err := st.View(b.Context(), func(tx store.Tx) error {
+			seen = 0
+			return tx.EachActive(b.Context(), func(*keys.ActiveVersion) error { seen++; return nil })
+		})
+		if err != nil || seen != count {
+			b.Fatal(seen, describe(err))
+		}
 	}
 }

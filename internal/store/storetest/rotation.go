@@ -1,6 +1,9 @@
 package storetest
 
 import (
+	"errors"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -90,6 +93,7 @@ func testRotations(t *testing.T, o Opener) {
 	a, b, gone := newKey(t, "a", 4), newKey(t, "b", 2), newKey(t, "gone", 1)
 	a.ByPolicy, a.Versions[3].Sample = true, []byte{1, 0, 2}
 	a.Versions[3].ForceBy, a.Versions[3].ForceAt = "someone", at(5)
+	b.Purpose, b.Cryptoperiod.Period, b.Cryptoperiod.Warn = keys.PurposeData, 90*time.Hour, 80*time.Hour
 	if _, err := gone.Move(1, keys.Suspended, at(9), "", "", 0); err != nil {
 		t.Fatal(err)
 	}
@@ -151,17 +155,16 @@ func testRotations(t *testing.T, o Opener) {
 		if len(all) != 4 || all[0].NewVersion != 4 || all[3].NewVersion != 2 || all[3].Key != "a" {
 			t.Errorf("the history of all, page by page: %+v", all)
 		}
-		active, err := tx.ActiveVersions(ctx, "", 10)
-		if err != nil {
-			return err
-		}
+		var active []keys.ActiveVersion
+		err = tx.EachActive(ctx, func(v *keys.ActiveVersion) error { active = append(active, *v); return nil })
+		slices.SortFunc(active, func(a, b keys.ActiveVersion) int { return strings.Compare(a.Key, b.Key) })
 		wantEqual(t, "the active versions", active, []keys.ActiveVersion{
 			{Key: "a", Purpose: keys.PurposePHI, ByPolicy: true, Number: 4, Activated: a.Versions[3].Activated},
-			{Key: "b", Purpose: keys.PurposePHI, Number: 2, Activated: b.Versions[1].Activated},
+			{Key: "b", Purpose: keys.PurposeData, Period: 90 * time.Hour, Warn: 80 * time.Hour, Number: 2, Activated: b.Versions[1].Activated},
 		})
-		active, err = tx.ActiveVersions(ctx, "a", 10)
-		if len(active) != 1 {
-			t.Errorf("after a: %+v", active)
+		seen, enough := 0, errors.New("enough")
+		if err := tx.EachActive(ctx, func(*keys.ActiveVersion) error { seen++; return enough }); err != enough || seen != 1 {
+			t.Errorf("a walk that ends at the first: %d seen, %v", seen, err)
 		}
 		stored, kerr := tx.KeyByName(ctx, "a")
 		if v := stored.Versions[3]; !stored.ByPolicy || string(v.Sample) != "\x01\x00\x02" || v.ForceBy != "someone" || !v.ForceAt.Equal(at(5)) || kerr != nil {

@@ -68,10 +68,10 @@ func overlooked(t *testing.T, st store.Store) {
 		if err := tx.SetMeta(ctx, "kept", "4"); err != nil {
 			return err
 		}
-		if err := tx.PutKEK(ctx, kek("a", 1)); err != nil {
+		if err := tx.PutKEKs(ctx, kek("a", 1)); err != nil {
 			return err
 		}
-		first = tx.PutKEK(ctx, kek("b", 2)) // a second active one
+		first = tx.PutKEKs(ctx, kek("b", 2)) // a second active one
 		second = tx.SetMeta(ctx, "kept", "4")
 		return nil
 	})

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"fmt"
 	"math"
 	"testing"
 
@@ -125,14 +126,7 @@ func testKEKs(t *testing.T, o Opener) {
 	other := keys.KEK{ID: "aa", Purpose: keys.KEKAudit, Version: 1, Active: true, Created: epoch}
 	put := func(ks ...keys.KEK) {
 		t.Helper()
-		change(t, st, func(tx store.Tx) error {
-			for _, k := range ks {
-				if err := tx.PutKEK(ctx, k); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+		change(t, st, func(tx store.Tx) error { return tx.PutKEKs(ctx, ks...) })
 	}
 	want := func(ks ...keys.KEK) {
 		t.Helper()
@@ -153,4 +147,22 @@ func testKEKs(t *testing.T, o Opener) {
 	next.Wrappings = nil
 	put(next)
 	want(other, kek, next)
+
+	// More of them than one statement writes, twice.
+	many := []keys.KEK{kek, next}
+	for version := uint32(3); version <= 27; version++ {
+		k := keys.KEK{ID: keys.KEKID(fmt.Sprintf("b%02d", version)), Purpose: keys.KEKData, Version: version, Created: epoch}
+		for i := range version % 4 {
+			k.Wrappings = append(k.Wrappings, keys.Wrapping{MasterID: fmt.Sprint("m", i), URL: fmt.Sprint("env://", i), Blob: []byte{byte(version), byte(i)}})
+		}
+		many = append(many, k)
+	}
+	put(many...)
+	want(append([]keys.KEK{other}, many...)...)
+	for i := range many {
+		many[i].Wrappings = []keys.Wrapping{{MasterID: "m", URL: "env://M", Blob: []byte{byte(i)}}}
+	}
+	many[2].Created = at(1)
+	put(many...)
+	want(append([]keys.KEK{other}, many...)...)
 }

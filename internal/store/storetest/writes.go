@@ -57,7 +57,7 @@ var writes = []func(ctx context.Context, tx store.Tx, in Input) error{
 		return tx.AddTransitions(ctx, [16]byte{9}, []keys.Transition{{Version: uint32(in.Unsigned), From: keys.State(in.Text), Reason: in.Text2, At: when(in.Number)}})
 	},
 	func(ctx context.Context, tx store.Tx, in Input) error {
-		return tx.PutKEK(ctx, keys.KEK{ID: keys.KEKID(in.Text), Purpose: keys.KEKPurpose(in.Text2), Version: uint32(in.Unsigned), Created: when(in.Number),
+		return tx.PutKEKs(ctx, keys.KEK{ID: keys.KEKID(in.Text), Purpose: keys.KEKPurpose(in.Text2), Version: uint32(in.Unsigned), Created: when(in.Number),
 			Wrappings: []keys.Wrapping{{MasterID: in.Text, URL: in.Text2, Blob: append([]byte{}, in.Blob...)}}})
 	},
 	func(ctx context.Context, tx store.Tx, in Input) error {
