@@ -5,12 +5,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/keyturn/keyturn/internal/kms"
 	"github.com/keyturn/keyturn/internal/server"
 )
 
 func serveCommand(a *app) *cobra.Command {
 	var listen []string
-	var accept bool
+	var acceptRows, acceptClock string
 	return withFlags(&cobra.Command{
 		Use: "serve", Short: "Run the server on the data directory",
 		Long: `Serves the API until it is told to stop (Ctrl-C or SIGTERM), and runs the jobs. Beside the addresses of --listen it always
@@ -31,17 +32,24 @@ the environment, as KEYTURN_LISTEN is.`,
 			if len(listen) > 0 {
 				set["listen"] = listen
 			}
-			return a.serve(cmd.Context(), dir, set, accept)
+			for flag, reason := range map[string]string{"accept-rows": acceptRows, "accept-clock": acceptClock} {
+				if err := kms.RefuseSecrets(flag, reason); err != nil {
+					return err
+				}
+			}
+			return a.serve(cmd.Context(), dir, server.Options{Set: set, AcceptRows: acceptRows, AcceptClock: acceptClock})
 		},
 	}, func(cmd *cobra.Command) {
 		cmd.Flags().StringArrayVar(&listen, "listen", nil, "listen at this `URL`: https://HOST:PORT, http://127.0.0.1:PORT or unix:///PATH; may be repeated (KEYTURN_LISTEN)")
-		cmd.Flags().BoolVar(&accept, "accept-clock", false, "the clock is right although later times were seen: a clock that was ahead had been wrong (see keyturn doctor)")
+		cmd.Flags().StringVar(&acceptRows, "accept-rows", "", "take the store's rows for right as they stand, for this `REASON`, which is recorded: see docs/runbooks/rows-set-back.md first")
+		cmd.Flags().StringVar(&acceptClock, "accept-clock", "", "take the machine's clock for right although later times were seen, for this `REASON`, which is recorded: see docs/runbooks/clock.md first")
 	})
 }
 
 // serve runs until ctx ends, then lets what runs come to its end.
-func (a *app) serve(ctx context.Context, dir string, set map[string]any, acceptClock bool) error {
-	s, err := server.Open(ctx, dir, server.Options{Command: "keyturn serve", Set: set, LogTo: a.err, AcceptClock: acceptClock})
+func (a *app) serve(ctx context.Context, dir string, opts server.Options) error {
+	opts.Command, opts.LogTo = "keyturn serve", a.err
+	s, err := server.Open(ctx, dir, opts)
 	if err != nil {
 		return err
 	}

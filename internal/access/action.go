@@ -92,7 +92,7 @@ var actions = []ActionInfo{
 	{BackupVerify, "prove that backups open", "restoring them"},
 	{SystemRead, "see status and the doctor's checks", "changing anything"},
 	{PolicyRead, "see the rotation policies and what holds for a key", "seeing the keys, which is key.read"},
-	{PolicyWrite, "set and take away rotation policies", "rotating keys by hand"},
+	{PolicyWrite, "set and take away rotation policies about the keys in one's scope; those that name no key need all keys in it", "rotating keys by hand"},
 	{KeyForceDestroy, "be one of the two people who have a version destroyed although something depends on it", "doing so alone; key.destroy is needed too"},
 	{KeyReport, "have signed reports made of a key", "reading the audit log itself"},
 	{IncidentRead, "see incidents: what they are about, what was done, what is left", "seeing who could use a key and who did, which need principal.read and audit.read too"},

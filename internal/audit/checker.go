@@ -140,6 +140,9 @@ func (c *Checker) finish(end *Checkpoint, outlines map[int]exportedOutline) (Rep
 		end = &c.kept[len(c.kept)-1]
 	}
 	c.report.Checkpoint = *end
+	if bad := c.compareRows(end); bad != nil {
+		return c.fail(bad)
+	}
 	for _, n := range c.numbers(end) {
 		s := c.shard(n)
 		if bad := s.compareEnd(end.Head(n), outlines); bad != nil {
@@ -148,6 +151,18 @@ func (c *Checker) finish(end *Checkpoint, outlines map[int]exportedOutline) (Rep
 	}
 	c.summarise()
 	return c.report, nil
+}
+
+// compareRows holds the checkpoints against one another: what they say of the store's rows only grows.
+func (c *Checker) compareRows(end *Checkpoint) *Place {
+	all := append(slices.Clone(c.kept), *end)
+	slices.SortStableFunc(all, func(a, b Checkpoint) int { return cmp.Compare(a.Sequence, b.Sequence) })
+	for i := range all[1:] {
+		if before, after := all[i], all[i+1]; before.RowsBehind(after.Rows) {
+			return &Place{Shard: -1, Problem: fmt.Sprintf("the rows of the store were older at checkpoint %d than at checkpoint %d: they were put back to an earlier state", after.Sequence, before.Sequence)}
+		}
+	}
+	return nil
 }
 
 // numbers lists the shards that were read, that the checkpoint has, or that a kept checkpoint has.

@@ -21,6 +21,7 @@ import (
 //	checkpoint 41 2026-01-15T10:30:45.123456Z                its number and time
 //	shard 0 918 rXxC1kQz…=                                   shard, size, root in standard base64
 //	shard 1 12 …                                             in ascending order, empty shards left out
+//	rows 4 0 17 …                                            how often each sum of the store's rows was written; left out before there are any
 //
 // Whoever holds one can tell later whether the log still begins with what it covered.
 type Checkpoint struct {
@@ -28,7 +29,20 @@ type Checkpoint struct {
 	Sequence uint64 // 1 for a log's first
 	Time     time.Time
 	Shards   []ShardHead // ascending by Shard, each with Size > 0
-	Note     string      // the signed text; empty before Sign
+	// Rows is how often each sum of the store's signed rows had been written: each number only grows. Nil where a store doesn't
+	// keep sums yet.
+	Rows []uint64
+	Note string // the signed text; empty before Sign
+}
+
+// RowsBehind says whether now, a later reading of what Rows is, has fallen behind the checkpoint.
+func (c *Checkpoint) RowsBehind(now []uint64) bool {
+	for i, n := range c.Rows {
+		if i >= len(now) || now[i] < n {
+			return true
+		}
+	}
+	return false
 }
 
 // ShardHead is the size and the root of one shard.
@@ -75,6 +89,12 @@ func (c *Checkpoint) text() string {
 		b = strconv.AppendInt(append(b, "\nshard "...), int64(s.Shard), 10)
 		b = strconv.AppendUint(append(b, ' '), s.Size, 10)
 		b = append(append(b, ' '), s.Root.String()...)
+	}
+	for i, n := range c.Rows {
+		if i == 0 {
+			b = append(b, "\nrows"...)
+		}
+		b = strconv.AppendUint(append(b, ' '), n, 10)
 	}
 	return string(append(b, '\n'))
 }
@@ -134,7 +154,10 @@ func parseText(text string) (c Checkpoint, ok bool) {
 		return c, false
 	}
 	last := -1
-	for _, line := range lines[2:] {
+	for i, line := range lines[2:] {
+		if counts, ok := strings.CutPrefix(line, "rows "); ok && i == len(lines)-3 {
+			return c, parseCounts(counts, &c)
+		}
 		s, ok := parseShard(line)
 		if !ok || s.Shard <= last {
 			return c, false
@@ -143,6 +166,24 @@ func parseText(text string) (c Checkpoint, ok bool) {
 		c.Shards = append(c.Shards, s)
 	}
 	return c, true
+}
+
+// maxSums is how many sums of rows a checkpoint may have.
+const maxSums = 1024
+
+func parseCounts(text string, c *Checkpoint) bool {
+	fields := strings.Split(text, " ")
+	if len(fields) > maxSums {
+		return false
+	}
+	for _, f := range fields {
+		n, err := strconv.ParseUint(f, 10, 63)
+		if err != nil {
+			return false
+		}
+		c.Rows = append(c.Rows, n)
+	}
+	return true
 }
 
 func parseShard(line string) (s ShardHead, ok bool) {

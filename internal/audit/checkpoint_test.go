@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -149,5 +150,64 @@ func TestKeysAreChecked(t *testing.T) {
 	}
 	if _, _, err := GenerateKey(bytes.NewReader(nil), "x"); fault.CodeOf(err) != api.CodeInternal {
 		t.Errorf("a key without randomness: %v", err)
+	}
+}
+
+// The counts of the store's rows are signed with the rest, in one spelling, and a checkpoint without them is still one.
+func TestCheckpointWithRows(t *testing.T) {
+	signer, key := testKey(t, "store-a")
+	sign := func(number uint64, rows ...uint64) Checkpoint {
+		t.Helper()
+		c := Checkpoint{Sequence: number, Time: time.Date(2026, 1, 15, 10, 30, 45, 0, time.UTC), Rows: rows,
+			Shards: []ShardHead{{0, 918, LeafHash([]byte("a"))}}}
+		if err := c.Sign(signer); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	c := sign(41, 4, 0, 17)
+	if !strings.Contains(c.Note, "=\nrows 4 0 17\n\n") {
+		t.Errorf("the note is\n%s", c.Note)
+	}
+	got, err := ParseCheckpoint(c.Note, key)
+	if err != nil || !slices.Equal(got.Rows, c.Rows) {
+		t.Fatalf("it is read as %v, %v", got.Rows, err)
+	}
+	for name, c := range map[string]struct {
+		now    []uint64
+		behind bool
+	}{
+		"the same": {[]uint64{4, 0, 17}, false}, "grown": {[]uint64{4, 9, 18}, false}, "more sums": {[]uint64{4, 0, 17, 1}, false},
+		"one less": {[]uint64{4, 100, 16}, true}, "one missing": {[]uint64{4, 0}, true}, "none": {nil, true},
+	} {
+		if got.RowsBehind(c.now) != c.behind {
+			t.Errorf("%s: behind is %v", name, !c.behind)
+		}
+	}
+	for _, text := range []string{"rows 4 0  17", "rows 4 0 017", "rows", "rows 4 0 -1", "rows 4 0 17\nrows 4 0 17", "rows " + strings.Repeat("1 ", maxSums) + "1"} {
+		forged, err := note.Sign(&note.Note{Text: strings.Replace(c.text(), "rows 4 0 17", text, 1)}, signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ParseCheckpoint(string(forged), key); fault.CodeOf(err) != api.CodeIntegrity {
+			t.Errorf("%.20q is read: %v", text, err)
+		}
+	}
+	end, empty := sign(43, 5, 0, 17), sign(44)
+	for name, c := range map[string]struct {
+		kept []Checkpoint
+		end  Checkpoint
+		bad  bool
+	}{
+		"growing":      {[]Checkpoint{c, sign(42, 4, 0, 17)}, end, false},
+		"from nothing": {[]Checkpoint{sign(40)}, end, false},
+		"set back":     {[]Checkpoint{sign(42, 5, 1, 17), c}, end, true},
+		"gone":         {[]Checkpoint{c}, empty, true},
+		"between":      {[]Checkpoint{c, sign(42, 3, 0, 17)}, end, true},
+	} {
+		bad := NewChecker(key, c.kept).compareRows(&c.end)
+		if (bad != nil) != c.bad {
+			t.Errorf("%s: found %+v", name, bad)
+		}
 	}
 }

@@ -41,7 +41,21 @@ type mention struct {
 		Dataset    string    `json:"dataset"`
 		Kind       string    `json:"kind"`
 		Changed    int64     `json:"changed"`
+		Incident   string    `json:"incident"`
+		Scope      string    `json:"scope"` // of an emergency: the versions that it marked compromised, as KEY:VERSION, a space between them
 	} `json:"details"`
+}
+
+// marks says whether an event marks a version compromised. An emergency does that in the event of the rotation, whose
+// version is the new one.
+func (m *mention) marks(key string, version uint32) bool {
+	if m.Details.State != "compromised" {
+		return false
+	}
+	if m.Details.Incident == "" {
+		return m.KeyVersion == version && m.Details.FromState != "destroy-scheduled"
+	}
+	return slices.Contains(strings.Fields(m.Details.Scope), fmt.Sprintf("%s:%d", key, version))
 }
 
 // Concerns says whether an event, an exported line, belongs into the retirement of a version: what made it, what ended it,
@@ -53,20 +67,32 @@ func Concerns(line []byte, key string, version uint32, datasets []string) bool {
 	}
 	switch m.Type {
 	case KeyCreate, KeyRotation, KeyState:
-		return m.Resource == "key/"+key && (m.KeyVersion == version || m.Details.OldVersion == version || m.Details.NewVersion == version)
+		return m.Resource == "key/"+key && (m.KeyVersion == version || m.Details.OldVersion == version || m.Details.NewVersion == version || m.marks(key, version))
 	case Reencryption:
 		done := m.Action == movedDone
-		return m.Details.Kind == moved && (done || m.Details.Changed > 0) && slices.Contains(datasets, m.Details.Dataset)
+		did := done || m.Details.Changed > 0 && (m.Action == moved || m.Action == movedPart) // and not a dry run
+		return m.Details.Kind == moved && did && slices.Contains(datasets, m.Details.Dataset)
 	}
 	return false
 }
 
-// The kind of a job that moves a dataset's values to the active version, and the action of its last event, which it records
-// after it has counted the whole table and found nothing left under an older version.
+// The kind of a job that moves a dataset's values to the active version, which is the action of its events too, the action of
+// those after which it had to begin anew, and that of its last one, which it records after it has counted the whole table and
+// found nothing left under an older version.
 const (
 	moved     = "dataset-reencrypt"
+	movedPart = moved + "_interrupted"
 	movedDone = moved + "_done"
 )
+
+// Moved names the datasets of which a retirement says that rows were moved: events of others are no part of it.
+func Moved(r *api.Retirement) []string {
+	names := make([]string, len(r.Datasets))
+	for i, d := range r.Datasets {
+		names[i] = d.Dataset
+	}
+	return names
+}
 
 // Derive fills in what the events say of the version: they are exported lines, in any order. What a version did before it
 // was followed by another is no moving away from it.
@@ -106,14 +132,15 @@ func deriveLife(r *api.Retirement, m *mention) {
 	if m.Details.OldVersion == r.Version && r.Followed == nil {
 		r.Followed, r.FollowedBy = act, m.Details.NewVersion
 	}
+	if m.marks(r.Key, r.Version) {
+		r.Compromised = act
+	}
 	if m.KeyVersion != r.Version {
 		return
 	}
 	switch {
 	case m.Action == "disabled" && r.Followed == nil:
 		r.Followed = act
-	case m.Details.State == "compromised" && m.Details.FromState != "destroy-scheduled":
-		r.Compromised = act
 	case m.Details.State == "destroy-scheduled":
 		r.DestroyScheduled = act
 		due := m.Details.DestroyAt
@@ -158,10 +185,7 @@ func VerifyRetirement(text []byte, key *Key) (api.Retirement, error) {
 	if err := json.Unmarshal([]byte(p.Statement), &r); err != nil {
 		return api.Retirement{}, badRetirement("its statement can't be read")
 	}
-	names := make([]string, len(r.Datasets))
-	for i, d := range r.Datasets {
-		names[i] = d.Dataset
-	}
+	names := Moved(&r)
 	var lines [][]byte
 	seen := map[string]bool{}
 	for i, m := range p.Proofs {

@@ -25,7 +25,7 @@ import (
 	"github.com/keyturn/keyturn/internal/envelope"
 )
 
-// Dataset is one registered table. Exactly one of DSN and DSNEnv is set.
+// Dataset is one registered table.
 type Dataset struct {
 	// ID is 32 lower-case hexadecimal digits, random: what DSN is bound to, so that a sealed connection of a removed
 	// dataset can't be put into one that took over its name.
@@ -33,7 +33,7 @@ type Dataset struct {
 	Name string // unique; the rules of keys.ValidateName
 
 	Database string // connection URL without its password: safe to print
-	DSN      []byte // the whole connection URL, sealed under the KEK "secrets"; nil when DSNEnv is set
+	DSN      []byte // the whole connection URL, or DSNEnv, sealed under the KEK "secrets" and bound to all else in the record but Revision
 	DSNEnv   string // name of the server's environment variable that holds the URL; empty when DSN is set
 
 	Table    string // as it was given when the dataset was added: what {table} in the context stands for

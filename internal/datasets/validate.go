@@ -20,8 +20,6 @@ const (
 // The name is checked where names of all kinds are (keys.ValidateName). All errors are of code invalid and name a field.
 func Validate(d *Dataset) error {
 	switch {
-	case (d.DSN != nil) == (d.DSNEnv != ""):
-		return invalid("db", "exactly one of a connection URL and the name of an environment variable is needed")
 	case len(d.PK) == 0 || len(d.PK) > MaxKeyColumns:
 		return invalid("pk", "it takes 1 to 16 key columns")
 	case len(d.Columns) == 0 || len(d.Columns) > MaxColumns:

@@ -19,9 +19,6 @@ func TestValidate(t *testing.T) {
 	}{
 		{"default", func(*datasets.Dataset) {}, ""},
 		{"tenant", func(d *datasets.Dataset) { d.Context = datasets.DefaultTemplate("acme", d.PK) }, ""},
-		{"sealed connection", func(d *datasets.Dataset) { d.DSN, d.DSNEnv = []byte{1}, "" }, ""},
-		{"two connections", func(d *datasets.Dataset) { d.DSN = []byte{1} }, "db"},
-		{"no connection", func(d *datasets.Dataset) { d.DSNEnv = "" }, "db"},
 		{"no key", func(d *datasets.Dataset) { d.PK = nil }, "pk"},
 		{"too many key columns", func(d *datasets.Dataset) { d.PK = strings.Split(strings.Repeat("x,", 17), ",") }, "pk"},
 		{"key column twice", func(d *datasets.Dataset) { d.PK = []string{"id", "id"} }, "pk"},

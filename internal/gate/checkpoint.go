@@ -84,10 +84,11 @@ func (g *Gate) sign(ctx context.Context, cover coverage) (audit.Checkpoint, erro
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for range rivals {
-		last, heads, err := g.readHeads(ctx)
+		ends, err := g.readEnds(ctx)
+		last := ends.signed
 		var next audit.Checkpoint
 		if err == nil {
-			next, err = g.continuation(ctx, last, heads, cover)
+			next, err = g.continuation(ctx, ends, cover)
 		}
 		if err != nil {
 			if fault.CodeOf(err) == api.CodeIntegrity {
@@ -95,7 +96,7 @@ func (g *Gate) sign(ctx context.Context, cover coverage) (audit.Checkpoint, erro
 			}
 			return audit.Checkpoint{}, err
 		}
-		if last.Sequence > 0 && slices.Equal(next.Shards, last.Shards) {
+		if last.Sequence > 0 && slices.Equal(next.Shards, last.Shards) && slices.Equal(next.Rows, last.Rows) {
 			return last, g.publish(last, k.behind)
 		}
 		if err := next.Sign(g.signer); err != nil {
@@ -135,35 +136,51 @@ func (g *Gate) publish(c audit.Checkpoint, write bool) error {
 	return nil
 }
 
-// readHeads reads the newest checkpoint, verified, and the heads of all shards as one snapshot.
-func (g *Gate) readHeads(ctx context.Context) (last audit.Checkpoint, heads []audit.Head, err error) {
+// ends is how far the store is, and how far its newest checkpoint says it was, in one snapshot.
+type ends struct {
+	signed audit.Checkpoint // with its signature checked; zero when there is none
+	heads  []audit.Head     // of all shards
+	rows   []uint64         // what audit.Checkpoint.Rows would be now
+	badSum error            // why rows can't be told
+}
+
+func (g *Gate) readEnds(ctx context.Context) (e ends, err error) {
 	var stored audit.StoredCheckpoint
 	err = g.st.View(ctx, func(tx store.Tx) error {
 		if stored, err = tx.LastCheckpoint(ctx); err != nil && fault.CodeOf(err) != api.CodeNotFound {
 			return err
 		}
-		heads, err = tx.Heads(ctx)
-		return err
+		if e.heads, err = tx.Heads(ctx); err != nil {
+			return err
+		}
+		if e.rows, e.badSum = g.cfg.SumCounts(ctx, tx); fault.CodeOf(e.badSum) != api.CodeIntegrity {
+			return e.badSum
+		}
+		return nil
 	})
 	if err != nil {
-		return last, nil, fault.Wrap("", err, "reading the heads of the audit log")
+		return e, fault.Wrap("", err, "reading the heads of the audit log")
 	}
 	if stored.Note == "" {
-		return last, heads, nil
+		return e, nil
 	}
-	last, err = audit.ParseCheckpoint(stored.Note, g.cfg.Key)
-	if err == nil && (last.Sequence != stored.Sequence || last.Events() != stored.Events) {
+	e.signed, err = audit.ParseCheckpoint(stored.Note, g.cfg.Key)
+	if err == nil && (e.signed.Sequence != stored.Sequence || e.signed.Events() != stored.Events) {
 		err = fault.New(api.CodeIntegrity, "the newest checkpoint in the store is not what its row says")
 	}
-	return last, heads, err
+	return e, err
 }
 
 // continuation is the checkpoint that follows last, not yet signed: every shard at a head that is known to continue it.
-func (g *Gate) continuation(ctx context.Context, last audit.Checkpoint, heads []audit.Head, cover coverage) (audit.Checkpoint, error) {
-	next := audit.Checkpoint{Sequence: last.Sequence + 1, Time: g.now()}
+func (g *Gate) continuation(ctx context.Context, e ends, cover coverage) (audit.Checkpoint, error) {
+	last := e.signed
+	next := audit.Checkpoint{Sequence: last.Sequence + 1, Time: g.now(), Rows: e.rows}
 	own := g.ownHead()
 	listed := 0
-	for _, h := range heads {
+	if err := e.rowsSetBack(last); err != nil {
+		return next, err
+	}
+	for _, h := range e.heads {
 		signed, now := last.Head(h.Shard), audit.ShardHead{Shard: h.Shard, Size: h.Size, Root: h.Root}
 		if signed.Size > 0 {
 			listed++
@@ -193,6 +210,18 @@ func (g *Gate) continuation(ctx context.Context, last audit.Checkpoint, heads []
 
 // evidence is the next step wherever the log is not what was signed.
 const evidence = "keep the store and every checkpoint file as evidence, then find out who changed it; keyturn audit verify names the place"
+
+// rowsSetBack is an error of code integrity when the rows can't be what came after a checkpoint.
+func (e *ends) rowsSetBack(signed audit.Checkpoint) error {
+	if e.badSum != nil {
+		return e.badSum
+	}
+	if !signed.RowsBehind(e.rows) {
+		return nil
+	}
+	return fault.Newf(api.CodeIntegrity, "rows of the store are older than audit checkpoint %d says: they were put back to an earlier state", signed.Sequence).
+		WithNext("keep the database and every checkpoint file as evidence, and put its newest state back: docs/runbooks/rows-set-back.md")
+}
 
 func notShorter(signed, now audit.ShardHead) error {
 	if now.Size < signed.Size || now.Size == signed.Size && now.Root != signed.Root {

@@ -14,10 +14,11 @@ import (
 // anything is answered. Our own shard is hashed again from there to its end; of the others, whose nodes do the same, the
 // size must suffice. A file that a crash left behind gets the checkpoint that it misses.
 func (g *Gate) checkAnchors(ctx context.Context) error {
-	last, heads, err := g.readHeads(ctx)
+	e, err := g.readEnds(ctx)
 	if err != nil {
 		return err
 	}
+	last := e.signed
 	k := &g.checkpoints
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -29,17 +30,28 @@ func (g *Gate) checkAnchors(ctx context.Context) error {
 		return fault.Newf(api.CodeIntegrity, "the store's newest audit checkpoint is number %d, and %s has number %d: the store was set back or replaced", last.Sequence, k.file.path, kept.Sequence).
 			WithNext("put the newer store back; if the older one is wanted, keep the checkpoint file as evidence and move it away")
 	}
+	if g.cfg.AcceptRows != nil {
+		if err := g.cfg.AcceptRows(ctx, last.Rows); err != nil {
+			return err
+		}
+		if e, err = g.readEnds(ctx); err != nil {
+			return err
+		}
+	}
 	for _, anchor := range []audit.Checkpoint{kept, last} {
-		if err := g.checkAnchor(ctx, anchor, heads); err != nil {
+		if err := g.checkAnchor(ctx, anchor, e); err != nil {
 			return err
 		}
 	}
 	return g.publish(last, k.file.path != "" && last.Sequence > kept.Sequence)
 }
 
-func (g *Gate) checkAnchor(ctx context.Context, anchor audit.Checkpoint, heads []audit.Head) error {
+func (g *Gate) checkAnchor(ctx context.Context, anchor audit.Checkpoint, e ends) error {
+	if err := e.rowsSetBack(anchor); err != nil {
+		return err
+	}
 	now := map[int]audit.ShardHead{}
-	for _, h := range heads {
+	for _, h := range e.heads {
 		now[h.Shard] = audit.ShardHead{Shard: h.Shard, Size: h.Size, Root: h.Root}
 	}
 	for _, signed := range anchor.Shards {

@@ -113,12 +113,12 @@ type Status struct {
 
 // Status reads the size of the log and its newest checkpoint.
 func (g *Gate) Status(ctx context.Context) (Status, error) {
-	last, heads, err := g.readHeads(ctx)
+	e, err := g.readEnds(ctx)
 	if err != nil {
 		return Status{}, fault.Wrap("", err, "reading the state of the audit log")
 	}
-	s := Status{Checkpoint: last}
-	for _, h := range heads {
+	s := Status{Checkpoint: e.signed}
+	for _, h := range e.heads {
 		s.Events += h.Size
 	}
 	return s, nil

@@ -28,6 +28,13 @@ type Config struct {
 	// is remembered of it must go before the call returns. Nil where nothing is remembered.
 	Outdated func(envelope.KeyID)
 
+	// SumCounts reads how often each sum of the store's signed rows was written, for checkpoints to sign (audit.Checkpoint.Rows); nil where nobody
+	// keeps sums. With fault integrity the gate stops.
+	SumCounts func(context.Context, store.Tx) ([]uint64, error)
+	// AcceptRows is called by Start, before it holds the rows against the checkpoints, with what the newest one says of them: whoever
+	// sets it takes them for right as they stand. Nil otherwise.
+	AcceptRows func(ctx context.Context, signed []uint64) error
+
 	// CheckpointFile is where checkpoints are appended, outside the store; empty = nowhere. It should lie where whoever can
 	// change the store can't change it too.
 	CheckpointFile string
@@ -103,6 +110,9 @@ func (c *Config) fill() {
 	}
 	if c.Clock == nil {
 		c.Clock = time.Now
+	}
+	if c.SumCounts == nil {
+		c.SumCounts = func(context.Context, store.Tx) ([]uint64, error) { return nil, nil }
 	}
 	if c.Outdated == nil {
 		c.Outdated = func(envelope.KeyID) {}

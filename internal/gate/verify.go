@@ -113,11 +113,11 @@ func (g *Gate) endOfLog(ctx context.Context) (audit.Checkpoint, error) {
 	if g.Err() == nil {
 		return g.Checkpoint(ctx)
 	}
-	last, _, err := g.readHeads(ctx)
-	if err == nil && last.Sequence == 0 {
+	e, err := g.readEnds(ctx)
+	if err == nil && e.signed.Sequence == 0 {
 		err = fault.New(api.CodeIntegrity, "the audit log has no checkpoint that it could be held against").WithNext(evidence)
 	}
-	return last, err
+	return e.signed, err
 }
 
 // walk reads a shard's segments up to a head, page by page: copied out of the transaction, so that whoever works on them

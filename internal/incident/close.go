@@ -12,6 +12,7 @@ import (
 	"github.com/keyturn/keyturn/internal/gate"
 	"github.com/keyturn/keyturn/internal/incidents"
 	"github.com/keyturn/keyturn/internal/jobs"
+	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/kms"
 	"github.com/keyturn/keyturn/internal/store"
 )
@@ -35,7 +36,7 @@ func (s *Service) Note(ctx context.Context, c *access.Caller, id string, in api.
 	})
 }
 
-// Close ends an incident. It is refused while its job hasn't done everything, while a dataset holds values under a version of
+// Close ends an incident. It is refused while its job hasn't done everything, while a key of it can't be read, while a dataset holds values under a version of
 // it that is compromised, and while a dataset can't be counted, since nobody knows then. It counts before its transaction; an
 // application that has an old data key cached can still write a value afterwards, which a later census shows.
 func (s *Service) Close(ctx context.Context, c *access.Caller, id string, in api.CloseIncidentRequest) (api.Incident, error) {
@@ -106,6 +107,12 @@ func (s *Service) finished(ctx context.Context, id string) error {
 		}
 		return fault.Newf(api.CodeWrongState, "closing incident %s: its job is %s", id, orGone(d.out.JobState)).WithField("incident").WithNext(next)
 	}
+	for _, k := range d.out.KeyProgress {
+		if why := undone(&d.i, &k); why != "" {
+			return fault.Newf(api.CodeInUse, "closing incident %s: key %s %s", id, k.Key, why).WithField("incident").
+				WithNext("look at keyturn incident show and keyturn doctor; restore what somebody else changed from a backup")
+		}
+	}
 	var where, unknown []string
 	for _, set := range d.out.Datasets {
 		switch {
@@ -124,6 +131,27 @@ func (s *Service) finished(ctx context.Context, id string) error {
 			WithField("incident").WithNext("make the dataset's database reachable, or remove the dataset if it is gone for good")
 	}
 	return nil
+}
+
+// undone is what an incident's job should have done to a key and didn't, whatever the job's row says; or why nobody knows.
+func undone(i *incidents.Incident, k *api.IncidentKey) string {
+	if k.Problem != "" {
+		return "can't be read: " + k.Problem
+	}
+	if !i.Emergency {
+		return ""
+	}
+	if k.From != 0 && !k.Rotated {
+		return "has no new version"
+	}
+	for _, v := range k.Versions {
+		switch keys.State(v.State) {
+		case keys.Compromised, keys.DestroyScheduled, keys.Destroyed:
+		default:
+			return fmt.Sprintf("has version %d %s, which should be marked compromised", v.Version, v.State)
+		}
+	}
+	return ""
 }
 
 func orGone(state string) string {

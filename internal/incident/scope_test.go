@@ -1,7 +1,12 @@
 package incident_test
 
 import (
+	"database/sql"
+	"encoding/json"
 	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +14,9 @@ import (
 	"github.com/keyturn/keyturn"
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/reencrypt/connectortest"
+	"github.com/keyturn/keyturn/internal/server"
 )
 
 // A caller that lacks one right is denied as a whole, and nothing was done.
@@ -265,4 +273,84 @@ func TestDatasetThatAnotherJobHas(t *testing.T) {
 		}
 		c.must(second(c.CloseIncident(ctx, e.Incident.ID, "done")))
 	})
+}
+
+// Nobody closes an incident by making what it is about unreadable, or by writing that its job is done.
+func TestCloseFailsClosed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "clinic.db")
+	app, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { app.Close() })
+	c := newClinic(t, connectortest.Database{URL: (&url.URL{Scheme: "sqlite", Path: path}).String(), DB: app})
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(c.dir, "keyturn.db")+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	write := func(statement string, args ...any) {
+		t.Helper()
+		if _, err := db.ExecContext(t.Context(), statement, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	kept := string(c.app.Rows(c, "SELECT ssn FROM patients WHERE id = 17")[0][0])
+	e, _ := c.emergency(api.EmergencyRequest{Keys: []string{"phi"}, Reason: "x"})
+	c.app.Exec(t, "UPDATE patients SET ssn = '"+kept+"' WHERE id = 17")
+	var mac string
+	if err := db.QueryRowContext(t.Context(), "SELECT mac FROM keys WHERE name = 'phi'").Scan(&mac); err != nil {
+		t.Fatal(err)
+	}
+	write("UPDATE keys SET mac = 'another' WHERE name = 'phi'")
+	c.wants(second(c.CloseIncident(t.Context(), e.Incident.ID, "done")), api.CodeInUse, "incident")
+	if d := c.show(e.Incident.ID); d.Remaining != nil || d.Datasets[0].Remaining != nil || d.KeyProgress[0].Problem == "" {
+		t.Errorf("%+v", d)
+	}
+	write("UPDATE keys SET mac = ? WHERE name = 'phi'", mac)
+	if d := c.show(e.Incident.ID); d.Remaining == nil || *d.Remaining != 1 {
+		t.Errorf("%+v", d)
+	}
+
+	write("CREATE TRIGGER idle AFTER INSERT ON jobs WHEN new.kind = 'emergency-rotate' BEGIN UPDATE jobs SET state = 'done' WHERE id = new.id; END")
+	idle, err := c.Emergency(t.Context(), api.EmergencyRequest{Keys: []string{"pii"}, Reason: "x"})
+	c.must(err)
+	if d := c.show(idle.Incident.ID); d.JobState != "done" || d.Rotated != 0 {
+		t.Fatalf("%+v", d)
+	}
+	c.wants(second(c.CloseIncident(t.Context(), idle.Incident.ID, "done")), api.CodeInUse, "incident")
+}
+
+// The retirements of a key's versions verify, and say of those that an emergency marked, and of no other, that they are
+// compromised.
+func TestRetirementsAfterAnEmergency(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "clinic.db")
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	c := newClinic(t, connectortest.Database{URL: (&url.URL{Scheme: "sqlite", Path: path}).String(), DB: db})
+	run, err := c.ReencryptDataset(t.Context(), "patients", api.DatasetRunRequest{}) // before version 2 is followed: no moving away from it
+	c.must(err)
+	c.finish(run.Job)
+	e, _ := c.emergency(api.EmergencyRequest{Keys: []string{"phi"}, Reason: "x", Compromised: []api.IncidentVersion{{Key: "phi", Version: 1}, {Key: "phi", Version: 2}}})
+	text, err := os.ReadFile(filepath.Join(c.dir, server.AuditKeyFile))
+	c.must(err)
+	key, err := audit.ParseKey(strings.TrimSpace(string(text)))
+	c.must(err)
+	for version, compromised := range map[uint32]bool{1: true, 2: true, 3: false} {
+		doc, err := c.Retirement(t.Context(), "phi", version)
+		c.must(err)
+		file, err := json.Marshal(doc)
+		c.must(err)
+		r, err := audit.VerifyRetirement(file, key)
+		if err != nil || (r.Compromised != nil) != compromised || compromised != (r.State == "compromised") {
+			t.Errorf("version %d of an emergency (%s): %v; %s", version, e.Incident.ID, err, doc.Statement)
+		}
+		if version == 2 && (len(r.Datasets) != 1 || r.Datasets[0].RowsMoved != rows || r.Datasets[0].ZeroSince == nil) {
+			t.Errorf("version 2: %s", doc.Statement)
+		}
+	}
 }

@@ -29,6 +29,7 @@ type clinic struct {
 	*testing.T
 	*keyturn.Client
 	srv *server.Server
+	dir string // of the store
 	app connectortest.Database
 }
 
@@ -36,7 +37,7 @@ type clinic struct {
 func open(t *testing.T) *clinic {
 	t.Helper()
 	ctx, dir := context.Background(), t.TempDir()
-	c := &clinic{T: t}
+	c := &clinic{T: t, dir: dir}
 	if _, err := server.Init(ctx, dir, server.InitOptions{Embedded: true}); err != nil {
 		t.Fatal(err)
 	}

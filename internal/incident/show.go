@@ -75,6 +75,8 @@ func (s *Service) Show(ctx context.Context, c *access.Caller, id string) (out ap
 type detail struct {
 	i   incidents.Incident
 	out api.IncidentDetail
+
+	unread bool // the row of a key can't be read, so nobody knows which of its versions are marked
 }
 
 // detail reads everything in one snapshot, and then counts the datasets.
@@ -101,7 +103,7 @@ func (s *Service) detail(ctx context.Context, id string) (d detail, err error) {
 	if err != nil {
 		return d, err
 	}
-	return d, s.count(ctx, &d.out, marked)
+	return d, s.count(ctx, &d.out, marked, d.unread)
 }
 
 // read makes timeline and findings of the entries. A retry finds anew: what it found counts.
@@ -162,7 +164,7 @@ func (d *detail) keys(ctx context.Context, tx store.Tx, marked map[reencrypt.Ver
 		k, err := tx.KeyByName(ctx, it.name)
 		p := api.IncidentKey{Key: it.name, Versions: []api.IncidentVersionState{}}
 		if code := fault.CodeOf(err); code == api.CodeIntegrity || code == api.CodeNotFound {
-			p.Problem = fault.MessageOf(err) // one bad row must not hide the others
+			p.Problem, d.unread = fault.MessageOf(err), true // one bad row must not hide the others
 		} else if err != nil {
 			return err
 		}
@@ -217,13 +219,15 @@ func (d *detail) jobs(ctx context.Context, tx store.Tx) error {
 // recountTime is how long one dataset may take to be counted for an answer.
 const recountTime = 5 * time.Minute
 
-// count counts what every dataset holds of the marked versions now. One that can't be counted makes the sum unknown: it is
-// never taken for nothing.
-func (s *Service) count(ctx context.Context, out *api.IncidentDetail, marked map[reencrypt.VersionOf]bool) error {
+// count counts what every dataset holds of the marked versions now. One that can't be counted makes the sum unknown, and so
+// does a key that can't be read: neither is ever taken for nothing.
+func (s *Service) count(ctx context.Context, out *api.IncidentDetail, marked map[reencrypt.VersionOf]bool, unread bool) error {
 	out.TakenAt = s.now()
 	var sum int64
-	out.Remaining = &sum
-	if len(marked) == 0 {
+	if out.Remaining = &sum; unread {
+		out.Remaining = nil
+	}
+	if len(marked) == 0 && !unread {
 		for n := range out.Datasets {
 			out.Datasets[n].Remaining = new(int64)
 		}
@@ -253,14 +257,19 @@ func (s *Service) count(ctx context.Context, out *api.IncidentDetail, marked map
 		}
 		d := &out.Datasets[at]
 		d.Unknown, d.Remaining = "", &left
-		if err != nil {
+		switch {
+		case err != nil:
 			d.Unknown, d.Remaining, out.Remaining = fault.MessageOf(err), nil, nil
-			continue
+		case unread && left == 0: // what is known of the others is the least that is left
+			d.Unknown, d.Remaining = unreadable, nil
 		}
 		sum += left
 	}
 	return nil
 }
+
+// unreadable is said of a dataset when nobody knows which versions it must not hold.
+const unreadable = "a key of the incident can't be read"
 
 // forgotten is said of a dataset that somebody removed: that was his decision, and is in the audit log.
 const forgotten = "the dataset isn't registered any more"

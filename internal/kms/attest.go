@@ -2,7 +2,9 @@ package kms
 
 import (
 	"context"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
@@ -22,10 +24,13 @@ import (
 // rotated and destroyed. Nothing is decided by a list alone; what is done with one of its rows begins with reading that
 // row by itself, and no row is written over one that was changed by other hands. Doctor checks every row.
 //
-// What a MAC can't tell is that a row was put back, whole, to what it once was, or taken away: see SECURITY.md.
+// What a MAC can't tell is that a row was put back, whole, to what it once was, or taken away: the sums of rows do, see rowsum.go.
 type Attested struct {
 	store.Store
 	ring *keyring.Ring
+
+	mu   sync.Mutex // guards seen
+	seen [buckets]uint64
 }
 
 // Attest makes one; Under must follow before any of those rows is read or written. Key-encryption keys and everything
@@ -37,12 +42,23 @@ func (a *Attested) Under(ring *keyring.Ring) { a.ring = ring }
 
 // View implements store.Store.
 func (a *Attested) View(ctx context.Context, fn func(store.Tx) error) error {
-	return a.Store.View(ctx, func(tx store.Tx) error { return fn(&attestedTx{tx, a.attester()}) })
+	return a.Store.View(ctx, func(tx store.Tx) error { return fn(&attestedTx{Tx: tx, by: a.attester(), of: a}) })
 }
 
 // Change implements store.Store.
 func (a *Attested) Change(ctx context.Context, fn func(store.Tx) error) error {
-	return a.Store.Change(ctx, func(tx store.Tx) error { return fn(&attestedTx{tx, a.attester()}) })
+	var written map[int]uint64
+	err := a.Store.Change(ctx, func(tx store.Tx) (err error) {
+		t := &attestedTx{Tx: tx, by: a.attester(), of: a}
+		if err = fn(t); err == nil {
+			written, err = t.writeSums(ctx)
+		}
+		return err
+	})
+	if err == nil {
+		a.saw(written)
+	}
+	return err
 }
 
 func (a *Attested) attester() attester { return attester{a.ring} }
@@ -51,6 +67,10 @@ func (a *Attested) attester() attester { return attester{a.ring} }
 type attestedTx struct {
 	store.Tx
 	by attester
+	of *Attested
+
+	prints *keyring.Fingerprints // nil until a row is changed
+	moved  map[int]sum           // by bucket, what the rows that were changed add to its sum
 }
 
 // CreateKey implements keys.Tx.
@@ -59,7 +79,10 @@ func (t *attestedTx) CreateKey(ctx context.Context, k keys.Key) (err error) {
 	if k.MAC, err = t.by.sign(ctx, tableKeys, keyForm(k)); err != nil {
 		return err
 	}
-	return t.Tx.CreateKey(ctx, k)
+	if err := t.Tx.CreateKey(ctx, k); err != nil {
+		return err
+	}
+	return t.count(ctx, tableKeys, string(k.ID[:]), "", k.MAC)
 }
 
 // KeyByName implements keys.Tx.
@@ -86,16 +109,19 @@ func (t *attestedTx) checkedKey(ctx context.Context, k keys.Key, err error) (key
 
 // UpdateKey implements keys.Tx. The row that is replaced is checked once more: k may come from a list.
 func (t *attestedTx) UpdateKey(ctx context.Context, k keys.Key) error {
-	if _, err := t.KeyByID(ctx, k.ID); err != nil && fault.CodeOf(err) != api.CodeNotFound {
+	row, err := t.KeyByID(ctx, k.ID)
+	if err != nil && fault.CodeOf(err) != api.CodeNotFound {
 		return err
 	}
 	stored := k
 	stored.Revision++
-	var err error
 	if k.MAC, err = t.by.sign(ctx, tableKeys, keyForm(stored)); err != nil {
 		return err
 	}
-	return t.Tx.UpdateKey(ctx, k)
+	if err := t.Tx.UpdateKey(ctx, k); err != nil {
+		return err
+	}
+	return t.count(ctx, tableKeys, string(k.ID[:]), row.MAC, k.MAC)
 }
 
 // PutPolicy implements keys.Tx.
@@ -107,7 +133,37 @@ func (t *attestedTx) PutPolicy(ctx context.Context, p keys.Policy) error {
 	if p.MAC, err = t.by.sign(ctx, tablePolicies, f); err != nil {
 		return err
 	}
-	return t.Tx.PutPolicy(ctx, p)
+	before, err := t.policyMAC(ctx, p.Name)
+	if err != nil {
+		return err
+	}
+	if err := t.Tx.PutPolicy(ctx, p); err != nil {
+		return err
+	}
+	return t.count(ctx, tablePolicies, p.Name, before, p.MAC)
+}
+
+// DeletePolicy implements keys.Tx.
+func (t *attestedTx) DeletePolicy(ctx context.Context, name string) error {
+	before, err := t.policyMAC(ctx, name)
+	if err != nil {
+		return err
+	}
+	if err := t.Tx.DeletePolicy(ctx, name); err != nil {
+		return err
+	}
+	return t.count(ctx, tablePolicies, name, before, "")
+}
+
+// policyMAC is the MAC of a stored policy; "" where there is none, or where other hands wrote it.
+func (t *attestedTx) policyMAC(ctx context.Context, name string) (string, error) {
+	ours, err := t.Policies(ctx)
+	for _, p := range ours {
+		if p.Name == name {
+			return p.MAC, err
+		}
+	}
+	return "", err
 }
 
 // Policies implements keys.Tx. Unlike other lists it is what decisions are made by, so policies that somebody else wrote
@@ -132,7 +188,10 @@ func (t *attestedTx) CreatePrincipal(ctx context.Context, p access.Principal) (e
 	if p.MAC, err = t.by.sign(ctx, tablePrincipals, principalForm(p)); err != nil {
 		return err
 	}
-	return t.Tx.CreatePrincipal(ctx, p)
+	if err := t.Tx.CreatePrincipal(ctx, p); err != nil {
+		return err
+	}
+	return t.count(ctx, tablePrincipals, p.ID, "", p.MAC)
 }
 
 // PrincipalByID implements access.Tx.
@@ -159,21 +218,24 @@ func (t *attestedTx) checkedPrincipal(ctx context.Context, p access.Principal, e
 
 // UpdatePrincipal implements access.Tx. The row that is replaced is checked once more: p may come from a list.
 func (t *attestedTx) UpdatePrincipal(ctx context.Context, p access.Principal) error {
-	if _, err := t.PrincipalByID(ctx, p.ID); err != nil && fault.CodeOf(err) != api.CodeNotFound {
+	row, err := t.PrincipalByID(ctx, p.ID)
+	if err != nil && fault.CodeOf(err) != api.CodeNotFound {
 		return err
 	}
 	stored := p
 	stored.Revision++
-	var err error
 	if p.MAC, err = t.by.sign(ctx, tablePrincipals, principalForm(stored)); err != nil {
 		return err
 	}
-	return t.Tx.UpdatePrincipal(ctx, p)
+	if err := t.Tx.UpdatePrincipal(ctx, p); err != nil {
+		return err
+	}
+	return t.count(ctx, tablePrincipals, p.ID, row.MAC, p.MAC)
 }
 
 // PutToken implements access.Tx. A token that somebody else wrote is ended as any other, and stays without a MAC.
 func (t *attestedTx) PutToken(ctx context.Context, k access.Token) (err error) {
-	_, err = t.TokenByID(ctx, k.ID)
+	row, err := t.TokenByID(ctx, k.ID) // zero when it isn't one of ours
 	switch fault.CodeOf(err) {
 	case api.CodeIntegrity:
 		k.MAC = ""
@@ -184,7 +246,10 @@ func (t *attestedTx) PutToken(ctx context.Context, k access.Token) (err error) {
 	default:
 		return err
 	}
-	return t.Tx.PutToken(ctx, k)
+	if err := t.Tx.PutToken(ctx, k); err != nil {
+		return err
+	}
+	return t.count(ctx, tableTokens, k.ID, row.MAC, k.MAC)
 }
 
 // TokenByID implements access.Tx.
@@ -199,19 +264,34 @@ func (t *attestedTx) TokenByID(ctx context.Context, id string) (access.Token, er
 	return k, nil
 }
 
-// attestedSetting says which settings carry a MAC.
-func attestedSetting(name string) bool { return name == metaLocalAdministrator || name == metaEscrow }
+// attestedSettings carry a MAC.
+var attestedSettings = []string{metaLocalAdministrator, metaEscrow}
+
+func attestedSetting(name string) bool { return slices.Contains(attestedSettings, name) }
+
+// settingMAC is the MAC in what an attested setting is kept as.
+func settingMAC(stored string) string {
+	_, mac, _ := strings.Cut(stored, " ")
+	return mac
+}
 
 // SetMeta implements store.Tx. An attested setting is kept as its value, which holds no space, a space and the MAC.
 func (t *attestedTx) SetMeta(ctx context.Context, name, value string) error {
-	if attestedSetting(name) {
-		mac, err := t.by.sign(ctx, tableMeta, settingForm(name, value))
-		if err != nil {
-			return err
-		}
-		value += " " + mac
+	if !attestedSetting(name) {
+		return t.Tx.SetMeta(ctx, name, value)
 	}
-	return t.Tx.SetMeta(ctx, name, value)
+	before, err := t.Tx.Meta(ctx, name)
+	if err != nil && fault.CodeOf(err) != api.CodeNotFound {
+		return err
+	}
+	mac, err := t.by.sign(ctx, tableMeta, settingForm(name, value))
+	if err != nil {
+		return err
+	}
+	if err := t.Tx.SetMeta(ctx, name, value+" "+mac); err != nil {
+		return err
+	}
+	return t.count(ctx, tableMeta, name, settingMAC(before), mac)
 }
 
 // Meta implements store.Tx.

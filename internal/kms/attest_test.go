@@ -19,6 +19,7 @@ import (
 // forge is somebody who can write to the database and has no master key.
 func (h *house) forge(query string, args ...any) {
 	h.t.Helper()
+	h.forged = true
 	h.must(h.st.Change(context.Background(), func(tx store.Tx) error {
 		_, err := tx.SQL().Exec(query, args...)
 		return err
@@ -284,4 +285,37 @@ func TestForgedDestructionLeavesNoTombstone(t *testing.T) {
 	}
 	h.forge(`UPDATE key_versions SET state = kept.state, wrapped = kept.wrapped FROM kept`)
 	h.encrypt("phi", "x", nil)
+}
+
+// While a node of an earlier release holds a shard of the log, and so may write rows without counting them, the sums aren't
+// begun; once it is gone they are, with all that it wrote.
+func TestSumsBeginWhenTheLastOldNodeIsGone(t *testing.T) {
+	ctx := t.Context()
+	h := newHouse(t, options{})
+	attested := h.st.(*Attested)
+	older := func(queries ...string) {
+		t.Helper()
+		h.must(attested.Store.Change(ctx, func(tx store.Tx) error {
+			for _, q := range queries {
+				if _, err := tx.SQL().Exec(q); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+	}
+	older(`DELETE FROM row_sums`, `INSERT INTO audit_shards (shard, epoch, node, lease_until) VALUES (1, 1, 'older', 9000000000000000)`)
+	attested.seen = [buckets]uint64{} // as after a start
+	for _, founded := range []bool{false, true} {
+		got, err := attested.CheckRows(ctx, h.clock.Now())
+		h.must(err)
+		if got != founded {
+			t.Errorf("founded: %v, want %v", got, founded)
+		}
+		h.create(api.CreateKeyRequest{Name: map[bool]string{false: "before", true: "after"}[founded]})
+		older(`UPDATE audit_shards SET lease_until = 0 WHERE shard = 1`)
+	}
+	h.must(second(attested.CheckRows(ctx, h.clock.Now())))
+	h.forge(`UPDATE keys SET mac = (SELECT mac FROM keys WHERE name = 'after') WHERE name = 'before'`)
+	wants(t, second(attested.CheckRows(ctx, h.clock.Now())), api.CodeIntegrity)
 }

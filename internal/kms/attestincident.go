@@ -2,6 +2,7 @@ package kms
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/keyturn/keyturn/internal/incidents"
 )
@@ -12,7 +13,10 @@ func (t *attestedTx) CreateIncident(ctx context.Context, i incidents.Incident) (
 	if i.MAC, err = t.by.sign(ctx, tableIncidents, incidentForm(i)); err != nil {
 		return err
 	}
-	return t.Tx.CreateIncident(ctx, i)
+	if err := t.Tx.CreateIncident(ctx, i); err != nil {
+		return err
+	}
+	return t.count(ctx, tableIncidents, i.ID, "", i.MAC)
 }
 
 // Incident implements incidents.Tx.
@@ -34,12 +38,16 @@ func (t *attestedTx) UpdateIncident(ctx context.Context, i incidents.Incident) e
 	if err != nil {
 		return err
 	}
+	before := row.MAC
 	row.State, row.Job, row.Closed, row.ClosedBy, row.ClosedReason, row.Entries = i.State, i.Job, i.Closed, i.ClosedBy, i.ClosedReason, i.Entries
 	row.Revision = i.Revision + 1
 	if i.MAC, err = t.by.sign(ctx, tableIncidents, incidentForm(row)); err != nil {
 		return err
 	}
-	return t.Tx.UpdateIncident(ctx, i)
+	if err := t.Tx.UpdateIncident(ctx, i); err != nil {
+		return err
+	}
+	return t.count(ctx, tableIncidents, i.ID, before, i.MAC)
 }
 
 // AddEntry implements incidents.Tx.
@@ -47,7 +55,10 @@ func (t *attestedTx) AddEntry(ctx context.Context, e incidents.Entry) (err error
 	if e.MAC, err = t.by.sign(ctx, tableEntries, entryForm(e)); err != nil {
 		return err
 	}
-	return t.Tx.AddEntry(ctx, e)
+	if err := t.Tx.AddEntry(ctx, e); err != nil {
+		return err
+	}
+	return t.count(ctx, tableEntries, fmt.Sprintf("%s/%d", e.Incident, e.Number), "", e.MAC)
 }
 
 // Entries implements incidents.Tx. One that was changed, or is missing, is an error: what an incident says is evidence as a

@@ -26,17 +26,17 @@ func (h *house) node(name string, urls ...string) *Service {
 		masters = append(masters, m)
 	}
 	ring := keyring.New(st.ID(), masters, Directory{st})
+	st.Under(ring)
+	h.must(ring.Open(context.Background()))
 	own := clock.New(h.clock.Now, h.clock.Elapsed)
 	seen, err := SeenTime(context.Background(), st)
 	h.must(err)
 	own.Raise(seen)
-	g, err := gate.New(gate.Config{Node: name, Clock: own.Now, Key: key, CheckpointEvery: -1, Outdated: ring.Drop}, st, signer)
+	g, err := gate.New(gate.Config{Node: name, Clock: own.Now, Key: key, CheckpointEvery: -1, Outdated: ring.Drop, SumCounts: st.SumCounts}, st, signer)
 	h.must(err)
 	h.must(g.Start(context.Background()))
 	cfg := h.svc.cfg
 	cfg.Gate, cfg.Store, cfg.Ring, cfg.Clock, cfg.Node = g, st, ring, own, name
-	st.Under(cfg.Ring)
-	h.must(cfg.Ring.Open(context.Background()))
 	svc := New(cfg)
 	h.t.Cleanup(func() { _ = svc.Close(context.Background()); _ = g.Close(context.Background()) })
 	return svc

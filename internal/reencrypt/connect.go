@@ -2,6 +2,9 @@ package reencrypt
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,27 +31,91 @@ func (s *Service) driver(dsn DSN) (Driver, error) {
 		WithNext("use one of " + strings.Join(schemes, ", "))
 }
 
-// binding ties a sealed connection to its dataset: put into another one's row it doesn't open.
-func binding(d *datasets.Dataset) keyring.Binding {
-	return keyring.Binding{Kind: "dataset-dsn", ID: d.ID, Version: 1}
+// binding ties a sealed connection to its dataset, as the record says it is: put into another one's row it doesn't open, and
+// neither does it when another table, column, key or context was written into the record.
+func binding(d *datasets.Dataset) (keyring.Binding, error) {
+	form, err := formOf(d)
+	return keyring.Binding{Kind: "dataset-dsn", ID: d.ID + form, Version: 1}, err
 }
 
-// seal puts a connection URL with its password into the record, sealed under the KEK "secrets".
-func (s *Service) seal(ctx context.Context, d *datasets.Dataset, dsn DSN) (err error) {
-	d.DSN, err = s.cfg.Ring.Seal(ctx, keys.KEKSecrets, binding(d), []byte(dsn.Reveal()))
+// formOf is a hash over everything in a dataset's record but its sealed connection, in hexadecimal.
+func formOf(d *datasets.Dataset) (string, error) {
+	r := *d
+	r.DSN, r.Revision = nil, 0
+	text, err := json.Marshal(r)
+	if err != nil {
+		return "", fault.Wrap(api.CodeInternal, err, "reading a dataset's record")
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// seal completes a record: it puts in the connection URL with its password, sealed under the KEK "secrets", or, where that
+// stands in a variable, the variable's name. Nothing of the record may change afterwards.
+func (s *Service) seal(ctx context.Context, d *datasets.Dataset, dsn DSN) error {
+	b, err := binding(d)
+	if err != nil {
+		return err
+	}
+	text := dsn.Reveal()
+	if d.DSNEnv != "" {
+		text = d.DSNEnv
+	}
+	d.DSN, err = s.cfg.Ring.Seal(ctx, keys.KEKSecrets, b, []byte(text))
 	return err
 }
 
-// dsn is a dataset's connection URL.
+// dsn is a dataset's connection URL, and proves that the record is the one that was registered: all work on a dataset begins
+// with it.
 func (s *Service) dsn(ctx context.Context, d *datasets.Dataset) (DSN, error) {
+	b, err := binding(d)
+	if err != nil {
+		return DSN{}, err
+	}
+	text, err := s.cfg.Ring.Unseal(ctx, keys.KEKSecrets, b, d.DSN)
+	if err != nil {
+		return DSN{}, fault.Wrapf("", err, "opening the connection of dataset %s", d.Name).
+			WithNext("if its record in the store was changed, find out who writes to the database; remove the dataset and add it anew")
+	}
 	if d.DSNEnv != "" {
 		return s.fromEnv(d.DSNEnv)
 	}
-	text, err := s.cfg.Ring.Unseal(ctx, keys.KEKSecrets, binding(d), d.DSN)
-	if err != nil {
-		return DSN{}, fault.Wrapf("", err, "opening the connection of dataset %s", d.Name)
-	}
 	return NewDSN(string(text)), nil
+}
+
+// sign has the arguments of a job say who made them: keyturn, for a dataset as its record is now. Whoever writes a job of his
+// own into the database could otherwise have values decrypted.
+func (s *Service) sign(ctx context.Context, kind Kind, d *datasets.Dataset, a *args) error {
+	form, err := jobForm(kind, d, *a)
+	if err == nil {
+		a.MAC, err = s.cfg.Ring.MAC(ctx, keys.KEKAudit, jobLabel, form)
+	}
+	return err
+}
+
+// genuine refuses arguments that sign didn't make for this kind of work on this dataset.
+func (s *Service) genuine(ctx context.Context, kind Kind, d *datasets.Dataset, a args) error {
+	form, err := jobForm(kind, d, a)
+	if err == nil {
+		err = s.cfg.Ring.CheckMAC(ctx, keys.KEKAudit, jobLabel, form, a.MAC)
+	}
+	if fault.CodeOf(err) == api.CodeIntegrity {
+		return fault.New(api.CodeIntegrity, "working on the dataset: the job was not written by keyturn, or the dataset's record was changed since").
+			WithNext("find out who writes to the database, and start the work anew")
+	}
+	return err
+}
+
+const jobLabel = "dataset-job"
+
+func jobForm(kind Kind, d *datasets.Dataset, a args) ([]byte, error) {
+	a.MAC = ""
+	text, err := json.Marshal(a)
+	if err != nil {
+		return nil, fault.Wrap(api.CodeInternal, err, "writing a job's arguments")
+	}
+	record, err := formOf(d)
+	return append([]byte(string(kind)+"\n"+record+"\n"), text...), err
 }
 
 // fromEnv reads the URL in a variable. Only variables that were set for this purpose are read, and found to be set or not:

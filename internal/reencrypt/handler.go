@@ -57,6 +57,9 @@ func (h handler) Run(ctx context.Context, run *runner.Run) error {
 	if err != nil {
 		return err
 	}
+	if err := h.s.genuine(ctx, h.kind, &d, c.args); err != nil {
+		return c.close(ctx, false, err)
+	}
 	done, err := c.advance(ctx, &d)
 	return c.close(ctx, done, err)
 }
@@ -320,11 +323,20 @@ func (c *chunk) current(ctx context.Context, tx store.Tx) (bool, error) {
 func (c *chunk) verb(done bool, outcome error) string {
 	switch {
 	case outcome != nil:
-		return string(c.kind) + "_interrupted"
+		return verbOf(c.kind, c.args.DryRun) + "_interrupted"
 	case done:
-		return string(c.kind) + "_done"
+		return verbOf(c.kind, c.args.DryRun) + "_done"
 	}
-	return string(c.kind)
+	return verbOf(c.kind, c.args.DryRun)
+}
+
+// verbOf is how events call the work of a kind. A dry run is called otherwise: what it counts as changed isn't, and its end
+// says nothing about what is left.
+func verbOf(kind Kind, dryRun bool) string {
+	if dryRun {
+		return string(kind) + "_dry_run"
+	}
+	return string(kind)
 }
 
 // describe says what was done since the last event.

@@ -41,11 +41,23 @@ func (s *Service) handlesOf(ctx context.Context, id envelope.KeyID, kind Kind, c
 		return h, nil
 	}
 	v, err := k.Usable(s.cfg.Clock())
+	if err == nil {
+		err = s.unburied(k, v.Number)
+	}
 	if err != nil {
 		return nil, err
 	}
 	h.current, err = s.cfg.Ring.Version(ctx, k, v.Number)
 	return h, err
+}
+
+// unburied refuses a version that was destroyed and that an older store brought back.
+func (s *Service) unburied(k *keys.Key, n uint32) error {
+	if !s.cfg.Buried(k.ID, n) {
+		return nil
+	}
+	return fault.Newf(api.CodeWrongState, "version %d of key %s was destroyed, and an older store brought it back", n, k.Name).
+		WithNext("the list of destroyed versions beside the store forbids its use; see keyturn doctor")
 }
 
 func (h *handles) ID() envelope.KeyID     { return h.key.ID }
@@ -60,6 +72,9 @@ func (h *handles) Opener(ctx context.Context, version uint32) (*envelope.Key, er
 		if fault.CodeOf(err) == api.CodeDenied {
 			err = fault.New(api.CodeWrongState, "its version is compromised, and who asked may not decrypt under such")
 		}
+		return nil, err
+	}
+	if err := h.s.unburied(h.key, version); err != nil {
 		return nil, err
 	}
 	now := h.s.cfg.Clock()

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
@@ -69,11 +71,6 @@ func (s *Service) prepare(ctx context.Context, c *access.Caller, in api.AddDatas
 	if d.Database, err = driver.Parse(dsn); err != nil {
 		return d, nil, err
 	}
-	if in.DBEnv == "" {
-		if err := s.seal(ctx, &d, dsn); err != nil {
-			return d, nil, err
-		}
-	}
 	suites, err := s.columns(ctx, c, &d, in.Columns)
 	if err != nil {
 		return d, nil, err
@@ -83,8 +80,10 @@ func (s *Service) prepare(ctx context.Context, c *access.Caller, in api.AddDatas
 		return d, nil, err
 	}
 	defer db.Close()
-	notes, err = complete(ctx, db, &d, in, suites)
-	return d, notes, err
+	if notes, err = complete(ctx, db, &d, in, suites); err != nil {
+		return d, nil, err
+	}
+	return d, notes, s.seal(ctx, &d, dsn)
 }
 
 // connection is the URL of the request. A file of this machine may be named by callers on this machine only: over the
@@ -97,11 +96,23 @@ func (s *Service) connection(c *access.Caller, in api.AddDatasetRequest) (DSN, e
 		return s.fromEnv(in.DBEnv)
 	}
 	dsn := NewDSN(in.DB)
-	if dsn.Scheme() == "sqlite" && (c == nil || !c.Local()) {
-		return DSN{}, fault.New(api.CodeInvalid, "a file on the server can't be named over the network").WithField("db").
+	if namesFile(dsn) && (c == nil || !c.Local()) {
+		return DSN{}, fault.New(api.CodeInvalid, "a file or socket on the server can't be named over the network").WithField("db").
 			WithNext("set the URL in the server's environment and name the variable, KEYTURN_DATASET_…, with --db-env, or run the command on the server's machine")
 	}
 	return dsn, nil
+}
+
+// namesFile says whether a URL names a file of the machine: a database, or the socket of a server, which would take whoever
+// asks through it for the user that keyturn runs as. It looks for the parameters themselves, whatever the driver makes of
+// them.
+func namesFile(dsn DSN) bool {
+	if dsn.Scheme() == "sqlite" {
+		return true
+	}
+	_, query, _ := strings.Cut(dsn.Reveal(), "?")
+	values, err := url.ParseQuery(query)
+	return err != nil || values.Has("socket") || values.Has("host")
 }
 
 // columns fills in the columns with their keys, and gives the suite of each.

@@ -9,6 +9,7 @@ import (
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/datasets"
+	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/gate"
 	"github.com/keyturn/keyturn/internal/jobs"
@@ -29,6 +30,9 @@ type Config struct {
 	Raise func(ctx context.Context, tx store.Tx, id string) (jobs.Job, error)
 	// Getenv reads the environment of this process, for datasets whose connection is named by a variable.
 	Getenv func(name string) string
+	// Buried says whether a version stands on the list of destroyed versions outside the store: whatever the store says, it
+	// neither seals nor opens.
+	Buried func(id envelope.KeyID, version uint32) bool
 }
 
 // Service is what `keyturn dataset` does. It is safe for concurrent use; it holds no connection between two calls.

@@ -29,6 +29,8 @@ type args struct {
 	Compromised bool `json:"compromised,omitempty"`
 	// From says how another system encrypted the values, for KindImport.
 	From *from `json:"from,omitempty"`
+	// MAC is over all of this, the kind of the job and the dataset's record: see sign.
+	MAC string `json:"mac,omitempty"`
 
 	sealed []byte // the candidate keys of From, on their way to the job
 }
@@ -97,7 +99,7 @@ func (s *Service) run(ctx context.Context, c *access.Caller, name string, kind K
 	}
 	var lacks *denial
 	if errors.As(checked, &lacks) {
-		return api.DatasetRun{}, s.deny(ctx, c, lacks, audit.Reencryption, string(kind)+"_requested")
+		return api.DatasetRun{}, s.deny(ctx, c, lacks, audit.Reencryption, verbOf(kind, in.DryRun)+"_requested")
 	}
 	var stored jobs.Job
 	intent := gate.Intent{Action: action, Type: audit.Reencryption, Verb: string(kind) + "_requested", Resource: resource(name)}
@@ -138,6 +140,9 @@ func (s *Service) arguments(ctx context.Context, c *access.Caller, name string, 
 	}
 	if a.Rate == 0 && !in.Unthrottled {
 		a.Rate = DefaultRate
+	}
+	if err := s.sign(ctx, kind, &d, &a); err != nil {
+		return a, err
 	}
 	at, err := s.attach(ctx, &d)
 	if err != nil {

@@ -16,7 +16,11 @@ import (
 // works towards the version that is active when it ends, whatever was when it began. Errors: conflict, which passes, when
 // another job works on the dataset or its re-encryption is just ending; wrong_state when such a job is paused.
 func (s *Service) Urgent(ctx context.Context, tx store.Tx, d *datasets.Dataset, actor string) (jobs.Job, error) {
-	text, err := json.Marshal(args{Dataset: d.Name, ID: d.ID, Rate: DefaultRate, Compromised: true})
+	a := args{Dataset: d.Name, ID: d.ID, Rate: DefaultRate, Compromised: true}
+	if err := s.sign(ctx, KindReencrypt, d, &a); err != nil {
+		return jobs.Job{}, err
+	}
+	text, err := json.Marshal(a)
 	if err != nil {
 		return jobs.Job{}, fault.Wrap(api.CodeInternal, err, "writing a job's arguments")
 	}

@@ -13,6 +13,7 @@ package report
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
@@ -83,6 +84,12 @@ func (s *Service) retirement(ctx context.Context, name string, version uint32) (
 	if err != nil {
 		return doc, err
 	}
+	if err := audit.Derive(&r, lines); err != nil {
+		return doc, err
+	}
+	// Datasets from which nothing was moved since the version was followed were looked at in vain.
+	moved := audit.Moved(&r)
+	lines = slices.DeleteFunc(lines, func(line []byte) bool { return !audit.Concerns(line, name, version, moved) })
 	if err := audit.Derive(&r, lines); err != nil {
 		return doc, err
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/fault"
@@ -75,7 +76,8 @@ func (healthHandler) Kind() string { return KindHealth }
 // late is how long after its time a check is called late: longer than any chunk, and than a node that is restarted.
 const late = 15 * time.Minute
 
-// Run looks at the schedules, at what is overdue, at jobs that failed, and at the master keys. Each problem is an alert;
+// Run looks at the schedules, at what is overdue, at jobs that failed, at the master keys, and whether the store's
+// rows are those that were written. Each problem is an alert;
 // how many there are is in the event. It mends schedules that are missing or were changed.
 func (h healthHandler) Run(ctx context.Context, run *runner.Run) error {
 	s := h.s
@@ -141,6 +143,12 @@ func (s *Service) problems(ctx context.Context) (out []kms.Warning, err error) {
 	}
 	if err := s.cfg.Masters(ctx); err != nil {
 		out = append(out, kms.Warning{Name: "master_key_unusable", Resource: access.Resource{Kind: access.KindMaster}, Reason: fault.MessageOf(err)})
+	}
+	switch err := s.cfg.Rows(ctx); {
+	case fault.CodeOf(err) == api.CodeIntegrity:
+		out = append(out, kms.Warning{Name: "rows_set_back", Resource: system, Reason: fault.MessageOf(err)})
+	case err != nil:
+		return nil, err
 	}
 	return out, nil
 }

@@ -125,11 +125,17 @@ func (s *Service) SetPolicy(ctx context.Context, c *access.Caller, name string, 
 		p := keys.Policy{Name: name}
 		if i := slices.IndexFunc(set, func(p keys.Policy) bool { return p.Name == name }); i >= 0 {
 			p = set[i]
+			if err := governs(c, &p); err != nil {
+				return err
+			}
 		}
 		p.Created, p.Actor, p.Origin = s.cfg.Clock().UTC().Truncate(time.Microsecond), c.Principal.Name, keys.OriginSet
 		merge(&p, in, said)
 		ev.Details.Key, ev.Details.Purpose = p.Key, string(p.Purpose)
 		if err := check(p); err != nil {
+			return err
+		}
+		if err := governs(c, &p); err != nil {
 			return err
 		}
 		done = p
@@ -151,7 +157,17 @@ func (s *Service) RemovePolicy(ctx context.Context, c *access.Caller, name strin
 		return err
 	}
 	in := gate.Intent{Action: access.PolicyWrite, Type: audit.ConfigWrite, Verb: "policy_removed", Resource: policyResource(name)}
-	err := s.cfg.Gate.Change(ctx, c, in, func(ctx context.Context, tx store.Tx, _ *audit.Event) error {
+	err := s.cfg.Gate.Change(ctx, c, in, func(ctx context.Context, tx store.Tx, ev *audit.Event) error {
+		set, err := tx.Policies(ctx)
+		if err != nil {
+			return err
+		}
+		if i := slices.IndexFunc(set, func(p keys.Policy) bool { return p.Name == name }); i >= 0 {
+			ev.Details.Key, ev.Details.Purpose = set[i].Key, string(set[i].Purpose)
+			if err := governs(c, &set[i]); err != nil {
+				return err
+			}
+		}
 		if err := tx.DeletePolicy(ctx, name); err != nil {
 			if fault.CodeOf(err) == api.CodeNotFound {
 				return fault.Wrap("", err, "removing a policy").WithField("policy").WithNext("only those that were set can be removed: keyturn policy list")
@@ -162,6 +178,21 @@ func (s *Service) RemovePolicy(ctx context.Context, c *access.Caller, name strin
 	})
 	s.cfg.Keys.PoliciesChanged()
 	return err
+}
+
+// governs refuses who writes a policy about keys outside his scope: a policy's own name is whatever he calls it, and what it
+// says has keys rotated, and decides how long old versions are kept. One that names no key is about all of them, also those
+// to come.
+func governs(c *access.Caller, p *keys.Policy) error {
+	d := access.DecideAll(c.Principal, access.PolicyWrite, access.KindKey)
+	if p.Key != "" {
+		d = access.Decide(c.Principal, access.PolicyWrite, keyResource(p.Key))
+	}
+	if d.Allowed {
+		return nil
+	}
+	return fault.New(api.CodeDenied, "nobody sets or takes away a policy about keys outside his own scope").WithField("key").
+		WithNext("name a key of your scope, or have somebody do it whose scope has all of them")
 }
 
 // check says what is wrong with a policy, its schedule included.

@@ -216,6 +216,35 @@ func TestRotationMovesTheDatasets(t *testing.T) {
 	}
 }
 
+// A dry run moves nothing, and neither does it in the evidence.
+func TestDryRunIsNoEvidence(t *testing.T) {
+	h := open(t, "")
+	h.key("phi", "phi", "")
+	file := filepath.Join(t.TempDir(), "app.db")
+	db, err := sql.Open("sqlite", file)
+	h.must(err)
+	_, err = db.ExecContext(t.Context(), "CREATE TABLE patients (id INTEGER PRIMARY KEY, ssn TEXT); INSERT INTO patients VALUES (1, 'one'), (2, 'two')")
+	h.must(err)
+	h.must(db.Close())
+	_, err = h.AddDataset(t.Context(), api.AddDatasetRequest{Name: "patients", DB: "sqlite://" + file, Table: "patients", Columns: map[string]string{"ssn": "phi"}})
+	h.must(err)
+	run, err := h.EncryptDataset(t.Context(), "patients", api.DatasetRunRequest{})
+	h.must(err)
+	h.end(run.Job)
+	_, err = h.RotateKey(t.Context(), "phi", api.RotateKeyRequest{})
+	h.must(err)
+	run, err = h.ReencryptDataset(t.Context(), "patients", api.DatasetRunRequest{DryRun: true})
+	h.must(err)
+	if j := h.end(run.Job); j.State != "done" || j.Run == nil || j.Run.Changed != 2 {
+		t.Fatalf("%+v", j)
+	}
+	doc, err := h.Retirement(t.Context(), "phi", 1)
+	h.must(err)
+	if !strings.Contains(doc.Statement, `"rows":2`) || strings.Contains(doc.Statement, "rowsMoved") || strings.Contains(doc.Statement, `"zeroSince":"`) {
+		t.Error(doc.Statement)
+	}
+}
+
 // Several who ask at once have each key rotated once.
 func TestRunsAtOnce(t *testing.T) {
 	h := open(t, "")
@@ -316,6 +345,38 @@ func TestPoliciesAreChecked(t *testing.T) {
 	h.must(err)
 	if len(list.Policies) != 5 || list.Policies[4].Policy != "yaml" || list.Policies[4].Origin != "keyturn.yaml" {
 		t.Errorf("%+v", list.Policies)
+	}
+}
+
+// Whoever may write some policies doesn't come to decide over keys outside his scope by what a policy is about.
+func TestPoliciesStayInScope(t *testing.T) {
+	h := open(t, "")
+	h.key("own", "", "")
+	h.key("phi", "phi", "")
+	p, err := h.CreatePrincipal(t.Context(), api.CreatePrincipalRequest{Name: "team", Role: "key-administrator", Scope: []string{"policy/*", "key/own"}})
+	h.must(err)
+	team := keyturn.NewClient(h.s.InProcess(), keyturn.WithToken(p.Token))
+	for _, in := range []api.SetPolicyRequest{
+		{Key: "phi", Schedule: "* * * * *"}, {Purpose: "phi", Grace: "0"}, {Environment: "production", Period: "730d"},
+	} {
+		if _, err := team.SetPolicy(t.Context(), "team", in); keyturn.CodeOf(err) != api.CodeDenied {
+			t.Errorf("%+v: %v", in, err)
+		}
+	}
+	_, err = h.SetPolicy(t.Context(), "ours", api.SetPolicyRequest{Key: "phi", Period: "30d"})
+	h.must(err)
+	if _, err := team.SetPolicy(t.Context(), "ours", api.SetPolicyRequest{Key: "own"}); keyturn.CodeOf(err) != api.CodeDenied {
+		t.Errorf("taking over the policy of another key: %v", err)
+	}
+	if err := team.RemovePolicy(t.Context(), "ours"); keyturn.CodeOf(err) != api.CodeDenied {
+		t.Errorf("taking away the policy of another key: %v", err)
+	}
+	if _, err := team.SetPolicy(t.Context(), "team", api.SetPolicyRequest{Key: "own", Period: "30d"}); err != nil {
+		t.Error(err)
+	}
+	h.must(team.RemovePolicy(t.Context(), "team"))
+	if e, err := h.EffectivePolicy(t.Context(), "phi"); err != nil || e.Period != "30d" || e.From["period"] != "ours" {
+		t.Errorf("%+v, %v", e, err)
 	}
 }
 

@@ -37,6 +37,8 @@ type Config struct {
 	Enqueue func(ctx context.Context, tx store.Tx, j jobs.Job) (jobs.Job, error)
 	// Masters says what is wrong with the master keys now; nil when each opens the store.
 	Masters func(ctx context.Context) error
+	// Rows is an error of code integrity when signed rows of the store were put back to their own past, taken away or added.
+	Rows func(ctx context.Context) error
 	// Schedules are when the check and the health check run.
 	Schedules Schedules
 	Log       *slog.Logger // gets what the background could not do; nil: nowhere

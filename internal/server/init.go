@@ -248,6 +248,9 @@ func (i *initialiser) administrator(ctx context.Context, st store.Store) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, g.Close(ctx)) }()
+	if _, err := attested.CheckRows(ctx, time.Now()); err != nil { // founds the sums of rows
+		return err
+	}
 	// The token that comes with it is not shown: who needs one asks for it, and this one ends then.
 	_, err = kms.New(kms.Config{Gate: g, Ring: ring, Store: attested, Clock: clock.New(time.Now, nil)}).Bootstrap(ctx, Administrator)
 	return err

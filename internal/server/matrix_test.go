@@ -285,6 +285,18 @@ func TestAdvisory_CVE_2025_6000(t *testing.T) {
 			t.Errorf("%s: %d %s", db, status, answer)
 		}
 	}
+	// A socket is a file too: what it answers tells whether it is there, and a server behind it takes us for its own user.
+	var made api.Principal
+	admin.must(t, "POST", "/v1/principals", api.CreatePrincipalRequest{Name: "afar", Role: "owner", Scope: []string{"*"}}, &made)
+	afar := inside(s)
+	afar.token = made.Token
+	for _, db := range []string{"sqlite:///etc/passwd", "mysql://u@/d?socket=/etc/passwd", "mariadb://u@/d?socket=/nonexistent", "mysql://u@/d?%73ocket=/etc/passwd",
+		"postgres://u@/d?host=/run/postgresql"} {
+		status, answer := afar.call(t, "POST", "/v1/datasets", api.AddDatasetRequest{Name: "x", DB: db, Table: "t", Columns: map[string]string{"c": "phi"}})
+		if status != 400 || !bytes.Contains(answer, []byte("over the network")) {
+			t.Errorf("%s: %d %s", db, status, answer)
+		}
+	}
 	if after := tree(t, s.Dir()); after != before {
 		t.Errorf("files appeared:\n%s\n%s", before, after)
 	}

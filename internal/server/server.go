@@ -24,7 +24,6 @@ import (
 	"github.com/keyturn/keyturn/internal/reencrypt"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/runner"
-	"github.com/keyturn/keyturn/internal/store"
 )
 
 // Options say how a store is opened. The zero value is right for a command.
@@ -38,9 +37,12 @@ type Options struct {
 	Clock    func() time.Time
 	Elapsed  func() time.Duration // time since some moment that nobody can set; default: Clock's own monotonic readings
 	LockWait time.Duration        // how long to wait for another holder of the directory; default 5 s
-
-	// AcceptClock says that the machine's clock is right although later times were seen: those were wrong.
-	AcceptClock bool
+	// AcceptRows, a reason, takes the store's signed rows for right as they stand, although their sums or a checkpoint say that they
+	// were put back, taken away or added. It is recorded as an alert. Empty: such a store isn't opened.
+	AcceptRows string
+	// AcceptClock, a reason, takes the machine's clock for right although later times were seen: those were wrong then. It is
+	// recorded. Empty: what expired by them stays expired.
+	AcceptClock string
 }
 
 func (o Options) withDefaults() Options {
@@ -195,10 +197,29 @@ func (s *Server) openKeys(ctx context.Context) error {
 		return err
 	}
 	s.time.Raise(seen)
-	if s.gate, s.auditKey, err = openGate(ctx, gateSetup{s.dir, s.cfg, s.time.Now, s.log}, s.store, s.ring); err != nil {
+	setup := gateSetup{dir: s.dir, cfg: s.cfg, clock: s.time.Now, log: s.log}
+	if s.opts.AcceptRows != "" {
+		setup.acceptRows = s.store.AcceptRows
+	}
+	if s.gate, s.auditKey, err = openGate(ctx, setup, s.store, s.ring); err != nil {
 		return err
 	}
-	return s.gate.Start(ctx)
+	if err := s.gate.Start(ctx); err != nil {
+		return err
+	}
+	return s.openRows(ctx)
+}
+
+// openRows refuses a store whose signed rows aren't those that were last written.
+func (s *Server) openRows(ctx context.Context) error {
+	founded, err := s.store.CheckRows(ctx, s.time.Now())
+	if err != nil {
+		return fault.Wrap("", err, "opening the store")
+	}
+	if !founded {
+		s.log.Info("nodes of an earlier release still run: rows that are put back are noticed once they are gone", "checked", "at each start and health check")
+	}
+	return nil
 }
 
 // gateSetup is what the doorway takes over from the configuration.
@@ -207,10 +228,12 @@ type gateSetup struct {
 	cfg   Config
 	clock func() time.Time
 	log   *slog.Logger
+
+	acceptRows func(ctx context.Context, signed []uint64) error // nil: no
 }
 
 // openGate makes the doorway with the log's own keys, and gives the public one's text.
-func openGate(ctx context.Context, in gateSetup, st store.Store, ring *keyring.Ring) (*gate.Gate, string, error) {
+func openGate(ctx context.Context, in gateSetup, st *kms.Attested, ring *keyring.Ring) (*gate.Gate, string, error) {
 	public, signer, err := auditSigner(ctx, ring, st)
 	if err != nil {
 		return nil, "", err
@@ -222,6 +245,8 @@ func openGate(ctx context.Context, in gateSetup, st store.Store, ring *keyring.R
 	g, err := gate.New(gate.Config{
 		Node: in.cfg.Node, Environment: in.cfg.Environment, Clock: in.clock, Key: public, Log: in.log,
 		Outdated:       ring.Drop,
+		SumCounts:      st.SumCounts,
+		AcceptRows:     in.acceptRows,
 		CheckpointFile: file, CheckpointEvery: in.cfg.Audit.CheckpointEvery,
 	}, st, signer)
 	return g, public.String(), err

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/authn"
 	"github.com/keyturn/keyturn/internal/authn/peer"
 	"github.com/keyturn/keyturn/internal/authn/token"
@@ -29,8 +30,14 @@ func (s *Server) openServices(ctx context.Context) (err error) {
 	if err := s.kms.Start(ctx); err != nil {
 		return err
 	}
-	if s.opts.AcceptClock {
-		if err := s.kms.AcceptClock(ctx); err != nil {
+	if s.opts.AcceptClock != "" {
+		if err := s.kms.AcceptClock(ctx, s.opts.AcceptClock); err != nil {
+			return err
+		}
+	}
+	if s.opts.AcceptRows != "" {
+		err := s.kms.Alert(ctx, kms.Warning{Name: "rows_accepted", Resource: access.Resource{Kind: access.KindSystem}, Reason: s.opts.AcceptRows})
+		if err != nil {
 			return err
 		}
 	}
@@ -73,6 +80,12 @@ func (s *Server) newKMS() *kms.Service {
 	})
 }
 
+// checkRows is nil while the signed rows are those that were last written, as far as that can be told.
+func (s *Server) checkRows(ctx context.Context) error {
+	_, err := s.store.CheckRows(ctx, s.time.Now())
+	return err
+}
+
 // isReady is nil while requests can be answered: recorded, and with keys that may be used.
 func (s *Server) isReady() error {
 	if err := s.ring.Usable(); err != nil {
@@ -83,7 +96,7 @@ func (s *Server) isReady() error {
 
 func (s *Server) newRotation() *rotation.Service {
 	return rotation.New(rotation.Config{
-		Gate: s.gate, Store: s.store, Keys: s.kms, Datasets: s.datasets, Clock: s.time.Now, Enqueue: s.enqueue, Masters: s.kms.MastersUsable, Log: s.log,
+		Gate: s.gate, Store: s.store, Keys: s.kms, Datasets: s.datasets, Clock: s.time.Now, Enqueue: s.enqueue, Masters: s.kms.MastersUsable, Rows: s.checkRows, Log: s.log,
 		Schedules: rotation.Schedules{Check: s.cfg.Rotation.Check, Health: s.cfg.Rotation.Health, Zone: s.cfg.Rotation.Zone},
 	})
 }

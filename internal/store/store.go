@@ -75,6 +75,16 @@ type Tx interface {
 	Meta(ctx context.Context, key string) (string, error)
 	// SetMeta writes it.
 	SetMeta(ctx context.Context, key, value string) error
+	// RowSums lists the sums of rows by bucket, RowSum is one of them (not_found before it is first put), and PutRowSum
+	// writes it. Package kms says what they are for.
+	RowSums(ctx context.Context) ([]RowSum, error)
+	RowSum(ctx context.Context, bucket int) (RowSum, error)
+	PutRowSum(ctx context.Context, s RowSum) error
+	// EachSignedRow walks all rows that carry a MAC, but for settings, in no order, with whatever stands in the columns.
+	EachSignedRow(ctx context.Context, fn func(SignedRow) error) error
+	// SumsKept says whether every process that holds a shard of the audit log at now, the store's time, is of a release
+	// that keeps the sums.
+	SumsKept(ctx context.Context, now time.Time) (bool, error)
 	// Now is the time that all processes of the store agree on, however their own clocks differ: the database server's where
 	// several may share it, and own, the caller's, where there is one process. What one process writes and another compares
 	// with its time (a lease, a next attempt, a due time) is taken from here.

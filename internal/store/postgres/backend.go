@@ -89,9 +89,9 @@ func (d *database) backend() store.Backend {
 		// A free shard is locked and taken; other nodes skip it. When none is free the next number is tried, and whoever
 		// comes second for it finds it leased and gets no row.
 		TakeShard: `WITH free AS (SELECT shard FROM audit_shards WHERE lease_until <= $2 ORDER BY shard LIMIT 1 FOR UPDATE SKIP LOCKED)
-			INSERT INTO audit_shards AS s (shard, epoch, node, lease_until)
-			SELECT COALESCE((SELECT shard FROM free), (SELECT COALESCE(MAX(shard) + 1, 0) FROM audit_shards)), 1, $1, $3
-			ON CONFLICT (shard) DO UPDATE SET epoch = s.epoch + 1, node = excluded.node, lease_until = excluded.lease_until
+			INSERT INTO audit_shards AS s (shard, epoch, node, lease_until, sums_epoch)
+			SELECT COALESCE((SELECT shard FROM free), (SELECT COALESCE(MAX(shard) + 1, 0) FROM audit_shards)), 1, $1, $3, 1
+			ON CONFLICT (shard) DO UPDATE SET epoch = s.epoch + 1, node = excluded.node, lease_until = excluded.lease_until, sums_epoch = s.epoch + 1
 			WHERE s.lease_until <= $2
 			RETURNING shard, epoch`,
 		ShareLock: ` FOR SHARE OF s`,

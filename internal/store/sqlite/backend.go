@@ -87,8 +87,8 @@ func (d *database) backend() store.Backend {
 		// ViewMode: a deferred BEGIN on a connection that can't write.
 		ViewMode: sql.TxOptions{ReadOnly: true},
 		// There is one process, so there is one shard, and whoever opened the file last owns it.
-		TakeShard: `INSERT INTO audit_shards (shard, epoch, node, lease_until) VALUES (0, 1, $1, $3)
-			ON CONFLICT (shard) DO UPDATE SET epoch = epoch + 1, node = excluded.node, lease_until = excluded.lease_until
+		TakeShard: `INSERT INTO audit_shards (shard, epoch, node, lease_until, sums_epoch) VALUES (0, 1, $1, $3, 1)
+			ON CONFLICT (shard) DO UPDATE SET epoch = epoch + 1, node = excluded.node, lease_until = excluded.lease_until, sums_epoch = epoch + 1
 			RETURNING shard, epoch`,
 		Classify: classify,
 		Undone:   undone,

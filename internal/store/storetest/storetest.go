@@ -58,6 +58,7 @@ func Exercise(t *testing.T, fresh func(t *testing.T) Opener) {
 		{"Datasets", testDatasets},
 		{"Schedules", testSchedules},
 		{"Policies", testPolicies},
+		{"RowSums", testRowSums},
 		{"Rotations", testRotations},
 		{"Incidents", testIncidents},
 		{"IncidentEntries", testIncidentEntries},
