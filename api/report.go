@@ -44,8 +44,8 @@ type RetirementAct struct {
 	Reason string    `json:"reason,omitempty"`
 }
 
-// RetiredDataset is how a dataset was moved away from older versions since this one was followed. ZeroSince is when a count
-// of the whole table first found nothing left under an older version.
+// RetiredDataset is how a dataset was moved away from older versions since this one was followed, up to ZeroSince: when a
+// count of the whole table first found nothing left under an older version.
 type RetiredDataset struct {
 	Dataset   string     `json:"dataset"`
 	RowsMoved int64      `json:"rowsMoved"`

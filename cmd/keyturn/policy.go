@@ -85,6 +85,11 @@ since keys may be due by it.`,
   keyturn policy set legacy --key legacy --period 0`,
 		Args: args("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			for name, n := range map[string]int{"concurrency": in.Concurrency, "batch-size": in.BatchSize, "attempts": in.Attempts} {
+				if n == 0 && cmd.Flags().Changed(name) { // the API takes a zero for nothing said
+					return usage(name, "policy set: --%s is at least 1", name).WithNext("leave it away to keep what is said already")
+				}
+			}
 			return a.with(cmd.Context(), func(s *store) error {
 				p, err := s.SetPolicy(cmd.Context(), args[0], in)
 				if err != nil {

@@ -161,8 +161,11 @@ func deriveMoved(r *api.Retirement, m *mention, sets map[string]*api.RetiredData
 		d = &api.RetiredDataset{Dataset: m.Details.Dataset}
 		sets[m.Details.Dataset] = d
 	}
+	if d.ZeroSince != nil {
+		return // what is moved from then on stood under later versions
+	}
 	d.RowsMoved += m.Details.Changed
-	if m.Action == movedDone && d.ZeroSince == nil {
+	if m.Action == movedDone {
 		at := m.Time
 		d.ZeroSince = &at
 	}

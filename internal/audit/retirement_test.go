@@ -77,6 +77,7 @@ func life(t *testing.T) (document []byte, key *Key) {
 		{Time: at(7), Type: KeyState, Action: "destroy_scheduled", Success: false, UserID: "eve", Resource: "key/phi", KeyVersion: 1},
 		{Time: at(8), Type: KeyState, Action: "destroy_scheduled", Success: true, UserID: "ops", Resource: "key/phi", KeyVersion: 1, Details: Details{FromState: "deactivated", State: "destroy-scheduled", DestroyAt: at(15)}},
 		{Time: at(9), Type: KeyState, Action: "compromised", Success: true, UserID: "ops", Resource: "key/other", KeyVersion: 1, Details: Details{State: "compromised"}},
+		{Time: at(10), Type: Reencryption, Action: "dataset-reencrypt_done", Success: true, UserID: "system", Resource: "dataset/patients", Details: Details{Dataset: "patients", Kind: "dataset-reencrypt", Changed: 1000}},
 		{Time: at(15), Type: KeyState, Action: "destroyed", Success: true, UserID: "system", Resource: "key/phi", KeyVersion: 1, Details: Details{FromState: "destroy-scheduled", State: "destroyed"}},
 	}
 	tree := &Tree{}

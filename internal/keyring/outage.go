@@ -44,7 +44,7 @@ func (r *Ring) Usable() error {
 	}
 	return fault.Newf(api.CodeUnavailable, "using keys: no master key was reached since %s, longer than the %s for which open keys serve without one",
 		last.UTC().Format(time.RFC3339), limit).
-		WithNext("give keyturn access to a master key again, see keyturn master verify; it then goes on by itself")
+		WithNext("give keyturn access to a master key again, its log says what failed; it then goes on by itself")
 }
 
 // Shut forgets every key, and the master keys that were handed over, once Usable refuses: who looks into this process's

@@ -57,7 +57,11 @@ func (h followHandler) Run(ctx context.Context, run *runner.Run) error {
 			return err
 		}
 		p.Checked = true
-		if err := h.save(ctx, run, p, 0, 1); err != nil {
+		var done int64
+		if !a.Move {
+			done = 1 // nothing else follows
+		}
+		if err := h.save(ctx, run, p, done, 1); err != nil {
 			return err
 		}
 		failpoint.Hit("rotation/after-self-check")
@@ -66,8 +70,11 @@ func (h followHandler) Run(ctx context.Context, run *runner.Run) error {
 		return nil
 	}
 	rule, sets, err := h.s.toMove(ctx, a.Key)
-	if err != nil || !rule.Reencrypt {
+	if err != nil {
 		return err
+	}
+	if !rule.Reencrypt || len(sets) == 0 {
+		return h.save(ctx, run, p, 1, 1)
 	}
 	for i, name := range sets {
 		if slices.Contains(p.Begun, name) {

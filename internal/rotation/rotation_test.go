@@ -24,7 +24,8 @@ import (
 type house struct {
 	*testing.T
 	*keyturn.Client
-	s *server.Server
+	s   *server.Server
+	dir string
 
 	ahead atomic.Int64 // of the real clock, which jobs that wait for one another need; in nanoseconds
 }
@@ -42,8 +43,8 @@ func open(t *testing.T, yaml string) *house {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(base) })
-	h := &house{T: t}
 	dir := filepath.Join(base, "d")
+	h := &house{T: t, dir: dir}
 	if _, err := server.Init(t.Context(), dir, server.InitOptions{Embedded: true, Environ: []string{}}); err != nil {
 		t.Fatal(err)
 	}
@@ -242,6 +243,57 @@ func TestDryRunIsNoEvidence(t *testing.T) {
 	h.must(err)
 	if !strings.Contains(doc.Statement, `"rows":2`) || strings.Contains(doc.Statement, "rowsMoved") || strings.Contains(doc.Statement, `"zeroSince":"`) {
 		t.Error(doc.Statement)
+	}
+}
+
+// A key that could not be rotated stands on the job's list; job retry takes it up again, once what kept it is mended.
+func TestRetryOfWhatWasGivenUp(t *testing.T) {
+	h := open(t, "")
+	h.key("bad", "", "10d")
+	h.key("good", "", "10d")
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(h.dir, "keyturn.db")+"?_pragma=busy_timeout(10000)")
+	h.must(err)
+	defer db.Close()
+	change := func(to int) {
+		t.Helper()
+		_, err := db.ExecContext(t.Context(), `UPDATE keys SET suspended_decrypts = $1 WHERE name = 'bad'`, to)
+		h.must(err)
+	}
+	change(1) // not by keyturn: the row's MAC says so
+	h.pass(11 * day)
+	run := h.run(api.RotationRunRequest{})
+	left := func() []api.JobFailure {
+		t.Helper()
+		list, err := h.JobFailures(t.Context(), run.Job, 0, 0)
+		h.must(err)
+		return list.Failures
+	}
+	if f := left(); len(f) != 1 || f[0].Item != "bad" {
+		t.Fatalf("%+v", f)
+	}
+	if j, err := h.Job(t.Context(), run.Job); err != nil || j.Done != 1 || j.Total != 2 {
+		t.Errorf("%+v, %v", j, err)
+	}
+	for _, to := range []int{1, 0} { // in vain, and then not
+		change(to)
+		_, err = h.RetryJob(t.Context(), run.Job)
+		h.must(err)
+		h.end(run.Job)
+		if f := left(); len(f) != to {
+			t.Errorf("%+v", f)
+		}
+	}
+	for _, name := range []string{"bad", "good"} {
+		history, err := h.RotationHistory(t.Context(), name, "", 0)
+		h.must(err)
+		if len(history.Rotations) != 1 {
+			t.Errorf("%s: %+v", name, history)
+		}
+	}
+	for _, j := range h.ends("rotation-followup") {
+		if j.State != "done" || j.Done != 1 || j.Total != 1 {
+			t.Errorf("%+v", j)
+		}
 	}
 }
 

@@ -34,6 +34,7 @@ type runProgress struct {
 	Rotated int            `json:"rotated"`
 	GivenUp []string       `json:"givenUp,omitempty"`
 	Tries   map[string]int `json:"tries,omitempty"` // of keys that failed so far
+	Ended   bool           `json:"ended,omitempty"` // the job ended with keys given up: a retry takes them up again
 }
 
 // mostShown is how many keys an answer lists.
@@ -123,6 +124,12 @@ func (h runHandler) Run(ctx context.Context, run *runner.Run) error {
 	if p.Tries == nil {
 		p.Tries = map[string]int{}
 	}
+	if p.Ended {
+		p = runProgress{Rotated: p.Rotated, Tries: map[string]int{}}
+		if err := run.ClearFailures(ctx, nil); err != nil {
+			return err
+		}
+	}
 	due, err := h.s.dueOf(ctx, a.Keys, p.GivenUp)
 	if err != nil {
 		return err
@@ -158,7 +165,8 @@ func (h runHandler) Run(ctx context.Context, run *runner.Run) error {
 	if waiting > 0 {
 		return h.save(ctx, run, &p, total, &runner.Later{After: retryAfter})
 	}
-	return h.save(ctx, run, &p, int64(p.Rotated), nil)
+	p.Ended = len(p.GivenUp) > 0
+	return h.save(ctx, run, &p, int64(p.Rotated+len(p.GivenUp)), nil)
 }
 
 // saveEvery is after how many rotations progress is saved: it is for people, since what is due is looked for anew.

@@ -212,7 +212,7 @@ func (s *Server) openKeys(ctx context.Context) error {
 
 // openRows refuses a store whose signed rows aren't those that were last written.
 func (s *Server) openRows(ctx context.Context) error {
-	founded, err := s.store.CheckRows(ctx, s.time.Now())
+	founded, err := s.store.CheckRows(ctx, s.time.Wall())
 	if err != nil {
 		return fault.Wrap("", err, "opening the store")
 	}

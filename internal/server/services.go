@@ -82,7 +82,7 @@ func (s *Server) newKMS() *kms.Service {
 
 // checkRows is nil while the signed rows are those that were last written, as far as that can be told.
 func (s *Server) checkRows(ctx context.Context) error {
-	_, err := s.store.CheckRows(ctx, s.time.Now())
+	_, err := s.store.CheckRows(ctx, s.time.Wall())
 	return err
 }
 

@@ -92,7 +92,7 @@ func opening(err error, path string) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fault.Wrap(api.CodeNotFound, err, "opening master key file "+path).
-			WithNext("make one with keyturn master generate, or restore the one that the store was made with")
+			WithNext("put it back: no other key opens a store that was made with it (docs/runbooks/lost-master-key.md); for a new store, keyturn master generate makes one")
 	case errors.Is(err, fs.ErrPermission):
 		return fault.Wrap(api.CodeDenied, err, "opening master key file "+path).WithNext("run as the user that owns it")
 	}
