@@ -11,8 +11,7 @@ import (
 
 func serveCommand(a *app) *cobra.Command {
 	var listen []string
-	var accept string
-	var acceptClock bool
+	var acceptRows, acceptClock string
 	return withFlags(&cobra.Command{
 		Use: "serve", Short: "Run the server on the data directory",
 		Long: `Serves the API until it is told to stop (Ctrl-C or SIGTERM), and runs the jobs. Beside the addresses of --listen it always
@@ -33,15 +32,17 @@ the environment, as KEYTURN_LISTEN is.`,
 			if len(listen) > 0 {
 				set["listen"] = listen
 			}
-			if err := kms.RefuseSecrets("accept-rows", accept); err != nil {
-				return err
+			for flag, reason := range map[string]string{"accept-rows": acceptRows, "accept-clock": acceptClock} {
+				if err := kms.RefuseSecrets(flag, reason); err != nil {
+					return err
+				}
 			}
-			return a.serve(cmd.Context(), dir, server.Options{Set: set, AcceptRows: accept, AcceptClock: acceptClock})
+			return a.serve(cmd.Context(), dir, server.Options{Set: set, AcceptRows: acceptRows, AcceptClock: acceptClock})
 		},
 	}, func(cmd *cobra.Command) {
 		cmd.Flags().StringArrayVar(&listen, "listen", nil, "listen at this `URL`: https://HOST:PORT, http://127.0.0.1:PORT or unix:///PATH; may be repeated (KEYTURN_LISTEN)")
-		cmd.Flags().StringVar(&accept, "accept-rows", "", "take the store's rows for right as they stand, for this `REASON`, which is recorded: see docs/runbooks/rows-set-back.md first")
-		cmd.Flags().BoolVar(&acceptClock, "accept-clock", false, "the clock is right although later times were seen: a clock that was ahead had been wrong (see keyturn doctor)")
+		cmd.Flags().StringVar(&acceptRows, "accept-rows", "", "take the store's rows for right as they stand, for this `REASON`, which is recorded: see docs/runbooks/rows-set-back.md first")
+		cmd.Flags().StringVar(&acceptClock, "accept-clock", "", "take the machine's clock for right although later times were seen, for this `REASON`, which is recorded: see docs/runbooks/clock.md first")
 	})
 }
 

@@ -234,7 +234,7 @@ func (s *Service) note(ctx context.Context, now *clocks, name, whose string, by 
 const AlertRollback = "clock.rollback"
 
 // setRight is the next step while a clock stands behind.
-const setRight = "set the clock right; if it is right, and was ahead before, say so: keyturn serve --accept-clock"
+const setRight = "set the clock right; if it is right, and was ahead before, say so: keyturn serve --accept-clock REASON"
 
 // backwards is why nothing is destroyed while a clock stands behind; nil while none does.
 func (now clocks) backwards() error {
@@ -248,15 +248,15 @@ func (now clocks) backwards() error {
 }
 
 // AcceptClock believes the clocks as they are although a later time was seen: it was a wrong one. What expired by that time
-// alone is valid again. It does nothing when no clock stands behind.
-func (s *Service) AcceptClock(ctx context.Context) error {
+// alone is valid again. The reason is recorded. It does nothing when no clock stands behind.
+func (s *Service) AcceptClock(ctx context.Context, reason string) error {
 	now, err := s.watchClock(ctx)
 	if err != nil || now.backwards() == nil {
 		return err
 	}
 	in := gate.Intent{
 		Action: access.SystemRead, Type: audit.ConfigWrite, Verb: "clock_accepted", Resource: access.Resource{Kind: access.KindSystem},
-		Reason: fmt.Sprintf("the clock is right, and the time that was seen, %s ahead, was not", max(now.own, now.database).Round(time.Second)),
+		Reason: fmt.Sprintf("a time %s ahead was seen, and was wrong: %s", max(now.own, now.database).Round(time.Second), reason),
 	}
 	err = s.gate.Change(ctx, system(), in, func(ctx context.Context, tx store.Tx, _ *audit.Event) error {
 		state, err := readClock(ctx, tx)

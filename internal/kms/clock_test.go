@@ -161,7 +161,7 @@ func TestClockJumps(t *testing.T) {
 						t.Errorf("only %v behind", h.time.Behind())
 					}
 				}
-				w.h.must(h.svc.AcceptClock(t.Context()))
+				w.h.must(h.svc.AcceptClock(t.Context(), "it was mistyped"))
 				if behind := h.time.Behind(); behind > clock.Slack {
 					t.Errorf("%v behind after it was accepted", behind)
 				}
@@ -208,7 +208,7 @@ func TestClockJumpsWithADatabase(t *testing.T) {
 				if got, some := h.rollbacks(), jump.Abs() > clock.Slack; got > 3 || some && got == 0 && c.name != "node" || !some && got > 0 {
 					t.Errorf("%d alerts", got)
 				}
-				h.must(h.svc.AcceptClock(t.Context()))
+				h.must(h.svc.AcceptClock(t.Context(), "it was mistyped"))
 				w.expired, w.overdue, w.last = nil, false, time.Time{}
 				w.pass(5*day-time.Hour-11*time.Minute, "a minute before the end of the waiting time")
 				if v := h.stored("phi").Versions[0]; v.State != keys.DestroyScheduled {
@@ -313,7 +313,7 @@ func TestVersionsOfTheFuture(t *testing.T) {
 		h.create(api.CreateKeyRequest{Name: "future" + period, Period: period})
 	}
 	h.clock.Jump(-3653*day, 0)
-	h.must(h.svc.AcceptClock(t.Context()))
+	h.must(h.svc.AcceptClock(t.Context(), "it was mistyped"))
 	if e := h.lastEvent(); e.Action != "clock_accepted" || e.User != "system" {
 		t.Errorf("%s", e.raw)
 	}
@@ -337,7 +337,7 @@ func TestVersionsOfTheFuture(t *testing.T) {
 		t.Errorf("%+v %v", check(d, "clock"), err)
 	}
 	n := len(h.events())
-	h.must(h.svc.AcceptClock(t.Context()))
+	h.must(h.svc.AcceptClock(t.Context(), "it was mistyped"))
 	if len(h.events()) != n {
 		t.Error("a clock that is right was accepted once more")
 	}
@@ -397,7 +397,7 @@ func TestAcceptedOnEveryNode(t *testing.T) {
 		h.must(h.st.Change(t.Context(), func(tx store.Tx) error { return put(tx, state) }))
 	}
 	h.clock.Jump(0, -3653*day)
-	h.must(h.svc.AcceptClock(t.Context()))
+	h.must(h.svc.AcceptClock(t.Context(), "it was mistyped"))
 	h.must(other.WatchClock(t.Context()))
 	for name, svc := range map[string]*Service{"here": h.svc, "there": other} {
 		if now := svc.clock(); now.After(h.clock.Now().Add(time.Minute)) {

@@ -211,11 +211,11 @@ func (h *house) build(o options) {
 		st = o.wrap(st)
 	}
 	signer, key := h.signer()
+	attested := h.st.(*Attested)
 	h.time = clock.New(h.clock.Now, h.clock.Elapsed)
 	seen, err := SeenTime(ctx, h.st)
 	h.must(err)
 	h.time.Raise(seen)
-	attested := h.st.(*Attested)
 	h.gate, err = gate.New(gate.Config{Node: "n", Clock: h.time.Now, Key: key, CheckpointEvery: -1, SumCounts: attested.SumCounts}, st, signer)
 	h.must(err)
 	h.must(h.gate.Start(ctx))

@@ -23,7 +23,7 @@ func (c *setClock) wall() time.Time {
 
 func (c *setClock) elapsed() time.Duration { return time.Since(c.begin) }
 
-func (c *setClock) options(accept bool) Options {
+func (c *setClock) options(accept string) Options {
 	return Options{Clock: c.wall, Elapsed: c.elapsed, AcceptClock: accept}
 }
 
@@ -66,7 +66,7 @@ func TestClockIsSet(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			dir, machine := made(t), &setClock{begin: time.Now()}
-			s := served(t, dir, machine.options(false))
+			s := served(t, dir, machine.options(""))
 			admin := inside(s.Server)
 			machine.off.Store(int64(c.off))
 			admin.key(t, "phi")
@@ -128,7 +128,7 @@ func TestClockIsSet(t *testing.T) {
 				t.Fatal(err)
 			}
 
-			s = served(t, dir, machine.options(false))
+			s = served(t, dir, machine.options(""))
 			admin, short.rt = inside(s.Server), s.InProcess()
 			asks(short, "a token that ended, after a restart", http.StatusUnauthorized)
 			if n := rollbacks(t, admin); n != 1 {
@@ -141,7 +141,7 @@ func TestClockIsSet(t *testing.T) {
 				t.Fatal(err)
 			}
 
-			s = served(t, dir, machine.options(true))
+			s = served(t, dir, machine.options("it was set by hand"))
 			admin = inside(s.Server)
 			if check := clockCheck(t, admin); !check.OK {
 				t.Errorf("accepted: %+v", check)

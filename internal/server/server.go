@@ -37,12 +37,12 @@ type Options struct {
 	Clock    func() time.Time
 	Elapsed  func() time.Duration // time since some moment that nobody can set; default: Clock's own monotonic readings
 	LockWait time.Duration        // how long to wait for another holder of the directory; default 5 s
-
 	// AcceptRows, a reason, takes the store's signed rows for right as they stand, although their sums or a checkpoint say that they
 	// were put back, taken away or added. It is recorded as an alert. Empty: such a store isn't opened.
 	AcceptRows string
-	// AcceptClock says that the machine's clock is right although later times were seen: those were wrong.
-	AcceptClock bool
+	// AcceptClock, a reason, takes the machine's clock for right although later times were seen: those were wrong then. It is
+	// recorded. Empty: what expired by them stays expired.
+	AcceptClock string
 }
 
 func (o Options) withDefaults() Options {
