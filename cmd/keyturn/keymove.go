@@ -45,7 +45,7 @@ var moves = map[string]move{
 	},
 	"destroy": {
 		verb: "destroy", short: "Schedule the destruction of a version",
-		long:    "Schedules the destruction of a version: it opens nothing from now on, and after --wait-days its material is gone for\never. Until then 'keyturn key undestroy' brings it back. Refused, saying where and how many, while a registered dataset\nholds values under the version, and while it was used within the last hour. Asks first on\na terminal. With --force it is scheduled all the same, once two people have said so: what stands under it is lost then.",
+		long:    "Schedules the destruction of a version: it opens nothing from now on, and after --wait-days its material is gone for\never. Until then 'keyturn key undestroy' brings it back. Refused, saying where and how many, while a registered dataset\nholds values under the version, and while it was used within the last hour. Asks first on\na terminal. With --force it is scheduled all the same, once two people have said so, each with a token\nof his own: what stands under it is lost then. Two who count as people were both made, as were their tokens, a day before the\nfirst one asks, and neither made the other or issued a token of it.",
 		example: "  keyturn key destroy phi --version 1\n  keyturn key destroy phi --version 1 --wait-days 7 --yes", destroys: true,
 		call: (*keyturn.Client).DestroyKey,
 	},
@@ -84,7 +84,7 @@ func keyMove(a *app, m move) *cobra.Command {
 			return a.with(cmd.Context(), func(s *store) error {
 				k, err := m.call(s.Client, cmd.Context(), args[0], in)
 				if err == nil && in.Force && !forced(k, in.Version) {
-					a.note("Noted. Nothing happens until another person, who may force destructions too, gives the same command within a day.")
+					a.note("Noted. Nothing happens until another person, who may force destructions too, whom you didn't make and whose token you didn't issue, gives the same command within a day.")
 				}
 				return a.showKey(k, err)
 			})
@@ -96,7 +96,7 @@ func keyMove(a *app, m move) *cobra.Command {
 	if m.destroys {
 		f.IntVar(&in.WaitDays, "wait-days", 0, "after how many `days` the material is gone: 7 to 30 (default 30)")
 		f.BoolVar(&yes, "yes", false, "don't ask on a terminal")
-		f.BoolVar(&in.Force, "force", false, "although something depends on it; two people have to say so, with a --reason, within a day")
+		f.BoolVar(&in.Force, "force", false, "although something depends on it; two people have to say so, with a --reason and their own tokens, within a day")
 	}
 	return cmd
 }
