@@ -3,6 +3,7 @@ package keyturn
 import (
 	"context"
 	"net/http"
+	"net/url"
 
 	"github.com/keyturn/keyturn/api"
 )
@@ -23,10 +24,16 @@ func (c *Client) Dataset(ctx context.Context, dataset string) (api.Dataset, erro
 	return read[api.Dataset](ctx, c, route("datasets", dataset))
 }
 
-// RemoveDataset forgets a dataset; its rows stay as they are, and no longer keep a key version from being destroyed.
-// Codes: in_use while a job works on it.
+// RemoveDataset forgets a dataset; its rows stay as they are. Codes: in_use while a job works on it, while values are left in it
+// that stand under a key version, and while that can't be counted.
 func (c *Client) RemoveDataset(ctx context.Context, dataset string) error {
 	return c.call(ctx, http.MethodDelete, route("datasets", dataset), nil, nil, false)
+}
+
+// RemoveDatasetAnyway forgets a dataset although values are left in it, or nobody knows: they no longer keep a key version from
+// being destroyed. Needs key.force-destroy on its keys, and a reason; it is an alert.
+func (c *Client) RemoveDatasetAnyway(ctx context.Context, dataset, reason string) error {
+	return c.call(ctx, http.MethodDelete, route("datasets", dataset)+query(url.Values{"force": {"true"}, "reason": {reason}}), nil, nil, false)
 }
 
 // Census counts what a dataset's values stand under now. It reads the whole table, so it isn't bounded by the client's

@@ -59,6 +59,11 @@ func (c *Client) CloseIncident(ctx context.Context, id, reason string) (api.Inci
 	return post[api.Incident](ctx, c.patient(), route("incidents", id, "close"), api.CloseIncidentRequest{Reason: reason})
 }
 
+// CloseIncidentAnyway is CloseIncident although datasets were removed while values stood in them, or uncounted; the incident says so.
+func (c *Client) CloseIncidentAnyway(ctx context.Context, id, reason string) (api.Incident, error) {
+	return post[api.Incident](ctx, c.patient(), route("incidents", id, "close"), api.CloseIncidentRequest{Reason: reason, Removed: true})
+}
+
 // IncidentReport is the evidence of an incident: what Incident says, every event of the audit log that belongs to it with its
 // place there, and a signed checkpoint that covers them.
 func (c *Client) IncidentReport(ctx context.Context, id string) (api.IncidentReport, error) {

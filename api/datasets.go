@@ -171,3 +171,10 @@ type JobFailureList struct {
 	Failures []JobFailure `json:"failures"`
 	Total    int64        `json:"total"`
 }
+
+// RemoveDatasetRequest says how a dataset is to be forgotten. Both are query parameters of the request.
+type RemoveDatasetRequest struct {
+	// Force forgets it although values are left in it, or nobody knows; it takes key.force-destroy on its keys, and a reason.
+	Force  bool   `json:"force,omitempty"`
+	Reason string `json:"reason,omitempty"`
+}

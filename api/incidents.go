@@ -104,6 +104,8 @@ type IncidentNoteRequest struct {
 // CloseIncidentRequest closes an incident.
 type CloseIncidentRequest struct {
 	Reason string `json:"reason"`
+	// Removed closes it although datasets were removed while values stood in them under its versions, or uncounted.
+	Removed bool `json:"removed,omitempty"`
 }
 
 // IncidentDetail is what `incident show` prints: an incident with what it has come to. Remaining is how many values stand

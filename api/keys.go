@@ -74,7 +74,8 @@ type VersionStateRequest struct {
 	// WaitDays is for destroy only: 7 to 30, default 30.
 	WaitDays int `json:"waitDays,omitempty"`
 	// Force is for destroy only: schedule it although something depends on the version. It takes two people who say so within
-	// 24 hours, each with key.force-destroy; the first one's wish is only noted.
+	// 24 hours, each with key.force-destroy and a token; the first one's wish is only noted. Both, and their tokens, were made a
+	// day before the first one asks, and neither made the other or issued a token of it; denied otherwise.
 	Force bool `json:"force,omitempty"`
 }
 

@@ -34,6 +34,7 @@ type Retirement struct {
 	DestroyDue       *time.Time       `json:"destroyDue,omitempty"`
 	Destroyed        *RetirementAct   `json:"destroyed"`
 	Datasets         []RetiredDataset `json:"datasets"`
+	Removed          []RemovedDataset `json:"removed,omitempty"`
 	Events           int              `json:"events"` // how many the statement rests on
 }
 
@@ -42,6 +43,14 @@ type RetirementAct struct {
 	At     time.Time `json:"at"`
 	By     string    `json:"by"`
 	Reason string    `json:"reason,omitempty"`
+}
+
+// RemovedDataset is a dataset of the key that was removed since the version was made. Left says that values stood under the version
+// when it was, or that nobody counted: then the statement isn't complete.
+type RemovedDataset struct {
+	Dataset string `json:"dataset"`
+	RetirementAct
+	Left bool `json:"left"`
 }
 
 // RetiredDataset is how a dataset was moved away from older versions since this one was followed, up to ZeroSince: when a

@@ -178,19 +178,29 @@ func (a *app) showDataset(d api.Dataset, err error) error {
 }
 
 func datasetRemove(a *app) *cobra.Command {
-	var yes bool
+	var yes, force bool
+	var reason string
 	return withFlags(&cobra.Command{
 		Use: "remove NAME", Short: "Forget a dataset; its rows stay as they are",
-		Long: `Forgets a dataset. Its rows stay as they are, and no longer keep a key version from being destroyed: what is still sealed
-under it then would be lost. Asks first.`,
-		Example: "  keyturn dataset remove patients",
+		Long: `Forgets a dataset; its rows stay as they are. Refused (exit status 5) while values are left in it that stand under a key
+version, or while that can't be counted: nothing would keep the version from being destroyed, and they would be lost. Who may
+force the destruction of its keys forgets it all the same with --force and a reason; the audit log and reports of retirement
+say so for good. Asks first.`,
+		Example: "  keyturn dataset remove patients\n  keyturn dataset remove patients --force --reason \"the table was dropped\"",
 		Args:    args("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if force && reason == "" {
+				return usage("reason", "dataset remove: a reason is missing").WithNext("say --reason WHY, for the audit log")
+			}
 			if err := a.confirm(cmd.Context(), yes, "Forgetting dataset %s: its ciphertexts no longer keep a key version from being destroyed", printable(args[0])); err != nil {
 				return err
 			}
 			return a.with(cmd.Context(), func(s *store) error {
-				if err := s.RemoveDataset(cmd.Context(), args[0]); err != nil {
+				remove := s.RemoveDataset
+				if force {
+					remove = func(ctx context.Context, name string) error { return s.RemoveDatasetAnyway(ctx, name, reason) }
+				}
+				if err := remove(cmd.Context(), args[0]); err != nil {
 					return err
 				}
 				removed := struct {
@@ -199,7 +209,11 @@ under it then would be lost. Asks first.`,
 				return a.show(removed, func(t *table) { t.line("Dataset %s is forgotten.", args[0]) })
 			})
 		},
-	}, func(cmd *cobra.Command) { cmd.Flags().BoolVar(&yes, "yes", false, "don't ask") })
+	}, func(cmd *cobra.Command) {
+		cmd.Flags().BoolVar(&yes, "yes", false, "don't ask")
+		cmd.Flags().BoolVar(&force, "force", false, "although values are left in it, or nobody knows; with a --reason")
+		cmd.Flags().StringVar(&reason, "reason", "", "`why`, for the audit log")
+	})
 }
 
 func datasetCensus(a *app) *cobra.Command {

@@ -190,10 +190,12 @@ func incidentNote(a *app) *cobra.Command {
 
 func incidentClose(a *app) *cobra.Command {
 	var reason string
+	var removed bool
 	return withFlags(&cobra.Command{
 		Use: "close ID", Short: "Close an incident of which nothing is left",
 		Long: `Closes an incident. It is refused (exit status 5) while its job hasn't done everything, while a dataset holds values
-under one of its compromised versions, and while a dataset can't be counted, because nobody knows then.`,
+under one of its compromised versions, and while a dataset can't be counted, or was removed with such values
+in it, because nobody knows then.`,
 		Example: "  keyturn incident close inc-… --reason \"rows moved, laptop wiped\"",
 		Args:    args("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -201,12 +203,17 @@ under one of its compromised versions, and while a dataset can't be counted, bec
 				return missingReason("incident close")
 			}
 			return a.with(cmd.Context(), func(s *store) error {
-				i, err := s.CloseIncident(cmd.Context(), args[0], reason)
+				close := s.CloseIncident
+				if removed {
+					close = s.CloseIncidentAnyway
+				}
+				i, err := close(cmd.Context(), args[0], reason)
 				return a.showHead(i, err)
 			})
 		},
 	}, func(cmd *cobra.Command) {
 		cmd.Flags().StringVar(&reason, "reason", "", "`why` it is over, in one line (required)")
+		cmd.Flags().BoolVar(&removed, "datasets-removed", false, "although datasets were removed with values left in them, or uncounted")
 	})
 }
 

@@ -45,7 +45,7 @@ var moves = map[string]move{
 	},
 	"destroy": {
 		verb: "destroy", short: "Schedule the destruction of a version",
-		long:    "Schedules the destruction of a version: it opens nothing from now on, and after --wait-days its material is gone for\never. Until then 'keyturn key undestroy' brings it back. Refused, saying where and how many, while a registered dataset\nholds values under the version, while its policy's grace lasts after another version followed it (keyturn policy show NAME),\nand while it was used within the last hour. Asks first on a terminal. With --force it is scheduled all the same, once two\npeople have said so: what stands under it is lost then.\n\nA server executes what is due, within minutes. Where none runs, nothing is destroyed until one does, or until --due says so:\ncall it from a timer. What depends on a version is looked for once more then.",
+		long:    "Schedules the destruction of a version: it opens nothing from now on, and after --wait-days its material is gone for\never. Until then 'keyturn key undestroy' brings it back. Refused, saying where and how many, while a registered dataset\nholds values under the version, while its policy's grace lasts after another version followed it (keyturn policy show NAME),\nand while it was used within the last hour. Asks first on a terminal. With --force it is scheduled all the same, once two\npeople have said so, each with a token of his own: what stands under it is lost then. Two who count as people were both\nmade, as were their tokens, a day before the first one asks, and neither made the other or issued a token of it.\n\nA server executes what is due, within minutes. Where none runs, nothing is destroyed until one does, or until --due says so:\ncall it from a timer. What depends on a version is looked for once more then.",
 		example: "  keyturn key destroy phi --version 1\n  keyturn key destroy phi --version 1 --wait-days 7 --yes\n  keyturn key destroy --due", destroys: true,
 		call: (*keyturn.Client).DestroyKey,
 	},
@@ -136,7 +136,7 @@ func keyMove(a *app, m move) *cobra.Command {
 			return a.with(cmd.Context(), func(s *store) error {
 				k, err := m.call(s.Client, cmd.Context(), args[0], in)
 				if err == nil && in.Force && !forced(k, in.Version) {
-					a.note("Noted. Nothing happens until another person, who may force destructions too, gives the same command within a day.")
+					a.note("Noted. Nothing happens until another person, who may force destructions too, whom you didn't make and whose token you didn't issue, gives the same command within a day.")
 				}
 				return a.showKey(k, err)
 			})
@@ -150,7 +150,7 @@ func keyMove(a *app, m move) *cobra.Command {
 		f.BoolVar(&yes, "yes", false, "don't ask on a terminal")
 		f.BoolVar(&due, "due", false, "execute the scheduled destructions that are due, of all keys, and wait for it")
 		f.BoolVar(&dryRun, "dry-run", false, "with --due: say what is due, and change nothing")
-		f.BoolVar(&in.Force, "force", false, "although something depends on it; two people have to say so, with a --reason, within a day")
+		f.BoolVar(&in.Force, "force", false, "although something depends on it; two people have to say so, with a --reason and their own tokens, within a day")
 	}
 	return cmd
 }

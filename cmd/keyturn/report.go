@@ -109,6 +109,13 @@ func retirementTable(t *table, r api.Retirement) {
 	for _, d := range r.Datasets {
 		t.row(d.Dataset, d.RowsMoved, d.ZeroSince)
 	}
+	for _, d := range r.Removed {
+		left := "nothing left under the version"
+		if d.Left {
+			left = "with values left under the version, or not counted"
+		}
+		t.line("removed: dataset %s at %s by %s, %s; %s", d.Dataset, cell(d.At), d.By, left, d.Reason)
+	}
 	t.line("")
 	t.row("DATASET", "COLUMN", "LEFT AT "+cell(r.TakenAt))
 	for _, c := range r.Census {

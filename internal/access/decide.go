@@ -17,6 +17,7 @@ type Principal struct {
 	Allow    []Action // actions beyond the role, within the same scope
 	Disabled bool
 	Created  time.Time
+	MadeBy   string // the id of who made it; empty for one that an older release made
 	Revision int64  // of the stored row, for optimistic updates
 	MAC      string // of the stored row, made and checked by package kms
 }

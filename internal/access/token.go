@@ -22,6 +22,7 @@ type Token struct {
 	Created     time.Time
 	Expires     time.Time // zero: never
 	Revoked     time.Time // zero: not revoked
+	IssuedBy    string    // the id of the principal who had it made, and so may know its text; empty for an older release's
 	MAC         string    // of the stored row, made and checked by package kms
 }
 

@@ -42,7 +42,10 @@ type mention struct {
 		Kind       string    `json:"kind"`
 		Changed    int64     `json:"changed"`
 		Incident   string    `json:"incident"`
-		Scope      string    `json:"scope"` // of an emergency: the versions that it marked compromised, as KEY:VERSION, a space between them
+		Rows       int64     `json:"rows"`
+		// Scope is, of an emergency, the versions that it marked compromised, as KEY:VERSION, a space between them; of a dataset that was
+		// removed its keys, and the versions under which values were left in it.
+		Scope string `json:"scope"`
 	} `json:"details"`
 }
 
@@ -72,9 +75,17 @@ func Concerns(line []byte, key string, version uint32, datasets []string) bool {
 		done := m.Action == movedDone
 		did := done || m.Details.Changed > 0 && (m.Action == moved || m.Action == movedPart) // and not a dry run
 		return m.Details.Kind == moved && did && slices.Contains(datasets, m.Details.Dataset)
+	case ConfigWrite:
+		return m.Action == DatasetRemoved && slices.Contains(strings.Fields(m.Details.Scope), key)
 	}
 	return false
 }
+
+// The action of the event that a dataset was removed, and what its state is when the values that were left in it were counted.
+const (
+	DatasetRemoved = "dataset_removed"
+	RemovedCounted = "counted"
+)
 
 // The kind of a job that moves a dataset's values to the active version, which is the action of its events too, the action of
 // those after which it had to begin anew, and that of its last one, which it records after it has counted the whole table and
@@ -108,7 +119,10 @@ func Derive(r *api.Retirement, lines [][]byte) error {
 	for i := range all {
 		deriveLife(r, &all[i])
 	}
-	r.Events = len(all)
+	r.Events, r.Removed = len(all), nil
+	for i := range all {
+		deriveRemoved(r, &all[i])
+	}
 	sets := map[string]*api.RetiredDataset{}
 	for i := range all {
 		deriveMoved(r, &all[i], sets)
@@ -122,7 +136,7 @@ func Derive(r *api.Retirement, lines [][]byte) error {
 }
 
 func deriveLife(r *api.Retirement, m *mention) {
-	if m.Type == Reencryption {
+	if m.Type == Reencryption || m.Type == ConfigWrite {
 		return
 	}
 	act := &api.RetirementAct{At: m.Time, By: m.User, Reason: m.Reason}
@@ -150,6 +164,17 @@ func deriveLife(r *api.Retirement, m *mention) {
 	case m.Details.FromState == "destroy-scheduled":
 		r.DestroyScheduled, r.DestroyDue = nil, nil // taken back
 	}
+}
+
+// deriveRemoved notes datasets of the key that were removed since the version was made. Nobody knows what is left in one that held
+// values under it, or wasn't counted.
+func deriveRemoved(r *api.Retirement, m *mention) {
+	if m.Type != ConfigWrite || r.Created != nil && m.Time.Before(r.Created.At) {
+		return
+	}
+	left := slices.Contains(strings.Fields(m.Details.Scope), fmt.Sprintf("%s:%d", r.Key, r.Version)) || m.Details.State != RemovedCounted
+	r.Removed = append(r.Removed, api.RemovedDataset{Dataset: m.Details.Dataset, RetirementAct: api.RetirementAct{At: m.Time, By: m.User, Reason: m.Reason}, Left: left})
+	r.Complete = r.Complete && !left
 }
 
 func deriveMoved(r *api.Retirement, m *mention, sets map[string]*api.RetiredDataset) {

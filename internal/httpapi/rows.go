@@ -43,7 +43,15 @@ func (a *API) listKeys(ctx context.Context, c *access.Caller, p *Params) (api.Ke
 }
 
 func (a *API) removeDataset(ctx context.Context, c *access.Caller, p *Params) error {
-	return a.services.Datasets.Remove(ctx, c, p.Name)
+	force, err := p.flag("force")
+	if err != nil {
+		return err
+	}
+	reason, err := p.text("reason")
+	if err != nil {
+		return err
+	}
+	return a.services.Datasets.Remove(ctx, c, p.Name, api.RemoveDatasetRequest{Force: force, Reason: reason})
 }
 
 func (a *API) removePolicy(ctx context.Context, c *access.Caller, p *Params) error {

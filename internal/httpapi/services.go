@@ -81,7 +81,7 @@ type Datasets interface {
 	Add(ctx context.Context, c *access.Caller, in api.AddDatasetRequest) (api.Dataset, error)
 	List(ctx context.Context, c *access.Caller) (api.DatasetList, error)
 	Show(ctx context.Context, c *access.Caller, dataset string) (api.Dataset, error)
-	Remove(ctx context.Context, c *access.Caller, dataset string) error
+	Remove(ctx context.Context, c *access.Caller, dataset string, in api.RemoveDatasetRequest) error
 	Census(ctx context.Context, c *access.Caller, dataset string) (api.Census, error)
 	Encrypt(ctx context.Context, c *access.Caller, dataset string, in api.DatasetRunRequest) (api.DatasetRun, error)
 	Reencrypt(ctx context.Context, c *access.Caller, dataset string, in api.DatasetRunRequest) (api.DatasetRun, error)

@@ -2,8 +2,12 @@ package incident
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
@@ -51,14 +55,18 @@ func (s *Service) Close(ctx context.Context, c *access.Caller, id string, in api
 	}
 	var checked error
 	if allowed(c, access.IncidentWrite, resource(id)) {
-		checked = s.finished(ctx, id)
+		checked = s.finished(ctx, id, in.Removed)
+	}
+	text := "closed: "
+	if in.Removed {
+		text = "closed although datasets may have been removed with values left in them: "
 	}
 	return s.amend(ctx, c, id, "closed", in.Reason, func(i incidents.Incident) (incidents.Incident, incidents.Entry, error) {
 		if checked != nil {
 			return i, incidents.Entry{}, checked
 		}
 		i, err := i.Close(actor(c), in.Reason, s.now())
-		return i, incidents.Entry{Kind: incidents.Action, Text: "closed: " + in.Reason}, err
+		return i, incidents.Entry{Kind: incidents.Action, Text: text + in.Reason}, err
 	})
 }
 
@@ -91,8 +99,8 @@ func (s *Service) amend(ctx context.Context, c *access.Caller, id, verb, reason 
 	return view(done), nil
 }
 
-// finished is nil when nothing keeps an incident open.
-func (s *Service) finished(ctx context.Context, id string) error {
+// finished is nil when nothing keeps an incident open. removed says that datasets which were removed don't.
+func (s *Service) finished(ctx context.Context, id string, removed bool) error {
 	d, err := s.detail(ctx, id)
 	if err != nil {
 		return err
@@ -122,7 +130,16 @@ func (s *Service) finished(ctx context.Context, id string) error {
 			where = append(where, fmt.Sprintf("%d values in dataset %s", *set.Remaining, set.Dataset))
 		}
 	}
+	var gone []string
+	if !removed {
+		if gone, err = s.removed(ctx, &d); err != nil {
+			return err
+		}
+	}
 	switch {
+	case len(gone) > 0:
+		return fault.Newf(api.CodeInUse, "closing incident %s: nobody knows what is left in dataset %s, which was removed", id, some(gone)).WithField("incident").
+			WithNext("register it again and move its values; or, if they are gone for good, say so: --datasets-removed --reason WHY")
 	case len(where) > 0:
 		return fault.Newf(api.CodeInUse, "closing incident %s: compromised versions still protect %s", id, some(where)).WithField("incident").
 			WithNext("move them: keyturn dataset reencrypt; keyturn incident show says which")
@@ -132,6 +149,61 @@ func (s *Service) finished(ctx context.Context, id string) error {
 	}
 	return nil
 }
+
+// removed names the datasets that were removed since the incident was opened while values stood in them under a version of it, or
+// without anybody having counted; and those that its job found and that are gone without a trace in the log. The log is what is asked:
+// a dataset that took over the name is another one.
+func (s *Service) removed(ctx context.Context, d *detail) ([]string, error) {
+	concerned := map[string]bool{}
+	for _, v := range d.i.Versions {
+		concerned[v.Key], concerned[fmt.Sprintf("%s:%d", v.Key, v.Number)] = true, true
+	}
+	for _, t := range d.i.Targets {
+		concerned[t.Key] = true
+	}
+	found, counted := map[string]bool{}, map[string]bool{}
+	for _, set := range d.out.Datasets {
+		found[set.Dataset] = true
+	}
+	left := map[string]bool{}
+	f := gate.Filter{Type: audit.ConfigWrite, Since: d.i.Opened.Add(-removedSlack)}
+	err := s.cfg.Gate.Query(ctx, f, func(line []byte) error {
+		var e struct {
+			Action  string `json:"action"`
+			Success bool   `json:"success"`
+			Details struct {
+				Dataset string `json:"dataset"`
+				State   string `json:"state"`
+				Scope   string `json:"scope"`
+			} `json:"details"`
+		}
+		if json.Unmarshal(line, &e) != nil || !e.Success || e.Action != audit.DatasetRemoved {
+			return nil
+		}
+		name := e.Details.Dataset
+		if e.Details.State == audit.RemovedCounted {
+			counted[name] = true
+		}
+		for _, word := range strings.Fields(e.Details.Scope) {
+			if concerned[word] && (strings.Contains(word, ":") || e.Details.State != audit.RemovedCounted) {
+				left[name] = true
+			}
+		}
+		if e.Details.State == "" && found[name] { // by a release that counted nothing
+			left[name] = true
+		}
+		return nil
+	})
+	for _, set := range d.out.Datasets {
+		if set.Unknown == forgotten && !counted[set.Dataset] {
+			left[set.Dataset] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(left)), err
+}
+
+// removedSlack is by how much the clocks of two nodes may differ.
+const removedSlack = time.Hour
 
 // undone is what an incident's job should have done to a key and didn't, whatever the job's row says; or why nobody knows.
 func undone(i *incidents.Incident, k *api.IncidentKey) string {

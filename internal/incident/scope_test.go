@@ -192,6 +192,51 @@ func TestUnreachableDataset(t *testing.T) {
 	})
 }
 
+// A dataset that is removed while values stand in it under a version of the incident keeps it open, and makes the version's retirement
+// incomplete, whatever takes over its name; who may not force a destruction can't remove it at all.
+func TestRemovedDatasetKeepsItOpen(t *testing.T) {
+	onBoth(t, func(c *clinic) {
+		ctx := c.Context()
+		kept := string(c.app.Rows(c, "SELECT ssn FROM patients WHERE id = 17")[0][0])
+		e, _ := c.emergency(api.EmergencyRequest{Keys: []string{"phi"}, Reason: "x"})
+		c.app.Exec(c, "UPDATE patients SET ssn = '"+kept+"' WHERE id = 17")
+		admin := c.as(access.RoleKeyAdministrator)
+		c.wants(admin.RemoveDataset(ctx, "patients"), api.CodeInUse, "dataset")
+		if err := admin.RemoveDatasetAnyway(ctx, "patients", "x"); keyturn.CodeOf(err) != api.CodeDenied {
+			c.Errorf("forced by a key administrator: %v", err)
+		}
+		c.wants(c.RemoveDatasetAnyway(ctx, "patients", ""), api.CodeInvalid, "reason")
+		retired := func() (r api.Retirement) {
+			doc, err := c.Retirement(ctx, "phi", 2)
+			c.must(err)
+			text, err := os.ReadFile(filepath.Join(c.dir, server.AuditKeyFile))
+			c.must(err)
+			key, err := audit.ParseKey(strings.TrimSpace(string(text)))
+			c.must(err)
+			file, err := json.Marshal(doc)
+			c.must(err)
+			r, err = audit.VerifyRetirement(file, key)
+			c.must(err)
+			return r
+		}
+		if r := retired(); !r.Complete || len(r.Removed) != 0 {
+			c.Errorf("before: %+v", r)
+		}
+		c.must(c.RemoveDatasetAnyway(ctx, "patients", "dropped"))
+		if r := retired(); r.Complete || len(r.Removed) != 1 || !r.Removed[0].Left || r.Removed[0].Reason != "dropped" {
+			c.Errorf("with values left: %+v", r)
+		}
+		c.app.Exec(c, "CREATE TABLE none (id bigint PRIMARY KEY, ssn text)")
+		c.must(second(c.AddDataset(ctx, api.AddDatasetRequest{Name: "patients", DB: c.app.URL, Table: "none", Columns: map[string]string{"ssn": "phi"}})))
+		err := second(c.CloseIncident(ctx, e.Incident.ID, "done"))
+		c.wants(err, api.CodeInUse, "incident")
+		if !strings.Contains(fmt.Sprint(err), "dataset patients, which was removed") {
+			c.Errorf("refused because: %v", err)
+		}
+		c.must(second(c.CloseIncidentAnyway(ctx, e.Incident.ID, "the table was dropped")))
+	})
+}
+
 // While values stand under a compromised version, the incident stays open: also when the application wrote them back.
 func TestCloseIsRefusedWhileRowsRemain(t *testing.T) {
 	onBoth(t, func(c *clinic) {

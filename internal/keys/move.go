@@ -68,8 +68,7 @@ func (k *Key) Force(n uint32, by string, now time.Time, actor, reason string, wa
 	if _, err := destroyTime(now, waitDays); err != nil {
 		return t, false, err
 	}
-	age := now.Sub(v.ForceAt)
-	if v.ForceBy == "" || v.ForceBy == by || age < 0 || age > ForceWithin {
+	if !v.AwaitsSecond(by, now) {
 		v.ForceBy, v.ForceAt = by, stamp(now)
 		return t, false, nil
 	}
@@ -79,6 +78,13 @@ func (k *Key) Force(n uint32, by string, now time.Time, actor, reason string, wa
 	}
 	v.ForceBy, v.ForceAt = first, stamp(now)
 	return t, true, nil
+}
+
+// AwaitsSecond says that somebody else than by wished for the version's destruction a short time ago, and that by would be the
+// second. Whether the two are two people is not known here.
+func (v Version) AwaitsSecond(by string, now time.Time) bool {
+	age := now.Sub(v.ForceAt)
+	return v.ForceBy != "" && v.ForceBy != by && age >= 0 && age <= ForceWithin
 }
 
 // Forced says whether two people had the version destroyed, or have its destruction scheduled, whatever depends on it.

@@ -177,11 +177,19 @@ func principalForm(p access.Principal) form {
 	for _, a := range p.Allow {
 		f = f.text(string(a))
 	}
-	return f
+	return f.since(p.MadeBy)
 }
 
 func tokenForm(t access.Token) form {
-	return form{}.text(t.ID).text(t.PrincipalID).text(string(t.Hash[:])).time(t.Created).time(t.Expires).time(t.Revoked)
+	return form{}.text(t.ID).text(t.PrincipalID).text(string(t.Hash[:])).time(t.Created).time(t.Expires).time(t.Revoked).since(t.IssuedBy)
+}
+
+// since is text that rows have since a later release: nothing for a row without it, so that what was signed before verifies still.
+func (f form) since(s string) form {
+	if s == "" {
+		return f
+	}
+	return f.text(s)
 }
 
 func incidentForm(i incidents.Incident) form {

@@ -88,11 +88,18 @@ func (s *Service) force(ctx context.Context, c *access.Caller, name string, inte
 		denied.Action = access.KeyForceDestroy
 		return api.Key{}, s.refuse(ctx, c, denied, func(ev *audit.Event) { ev.KeyVersion = in.Version }, fault.New(api.CodeDenied, "the rights of the caller changed meanwhile"))
 	}
+	people, err := s.people(ctx, c, name, intent, in)
+	if err != nil {
+		return api.Key{}, err
+	}
 	return s.shown(s.changeKey(ctx, c, intent, name, func(k *keys.Key, ev *audit.Event) ([]keys.Transition, error) {
 		before, _ := k.Version(in.Version)
 		ev.KeyVersion = before.Number
 		move, agreed, err := k.Force(in.Version, c.Principal.ID, s.clock(), actor(c), in.Reason, in.WaitDays)
 		if err != nil {
+			return nil, err
+		}
+		if err := people.agree(before, s.clock()); err != nil {
 			return nil, err
 		}
 		if !agreed {
@@ -101,7 +108,7 @@ func (s *Service) force(ctx context.Context, c *access.Caller, name string, inte
 		}
 		after, _ := k.Version(in.Version)
 		ev.Details.FromState, ev.Details.State, ev.Details.DestroyAt, ev.Details.Emergency = string(before.State), string(after.State), after.DestroyAt, true
-		ev.Details.Principal = before.ForceBy
+		ev.Details.Principal = people.first.Principal.Name
 		return []keys.Transition{move}, nil
 	}))
 }

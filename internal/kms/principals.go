@@ -55,6 +55,9 @@ func (s *Service) createPrincipal(ctx context.Context, c *access.Caller, in api.
 		return api.Principal{}, err
 	}
 	token.PrincipalID, token.Created = p.ID, p.Created
+	if c != nil && c.Principal != nil {
+		p.MadeBy, token.IssuedBy = c.Principal.ID, c.Principal.ID
+	}
 	err = s.gate.Change(ctx, c, principalIntent("principal_created", p.Name), func(ctx context.Context, tx store.Tx, ev *audit.Event) error {
 		describePrincipal(ev, p, token.ID)
 		if err := access.CanGrant(c.Principal, p.Role, p.Allow, p.Scope); err != nil {
@@ -125,7 +128,7 @@ func (s *Service) NewToken(ctx context.Context, c *access.Caller, name string) (
 			return err
 		}
 		ev.Details.Token = token.ID
-		token.PrincipalID, token.Created = p.ID, stamp(s.clock())
+		token.PrincipalID, token.Created, token.IssuedBy = p.ID, stamp(s.clock()), c.Principal.ID
 		return tx.PutToken(ctx, token)
 	})
 	if err != nil {

@@ -151,17 +151,17 @@ func TestForcedDestructionTakesTwo(t *testing.T) {
 		}
 		return k.Versions[0], nil
 	}
-	second := as(access.RoleOwner)
-	second.Principal.ID, second.Principal.Name = "second", "second"
+	first, second := h.person("first", owner()), h.person("second", owner())
+	h.clock.Add(access.Settled)
 
-	_, err = ask(owner(), api.VersionStateRequest{Version: 1})
+	_, err = ask(first, api.VersionStateRequest{Version: 1})
 	wants(t, err, api.CodeInUse)
-	_, err = ask(owner(), api.VersionStateRequest{Version: 1, Force: true})
+	_, err = ask(first, api.VersionStateRequest{Version: 1, Force: true})
 	wants(t, err, api.CodeInvalid, "reason")
 	_, err = ask(as(access.RoleKeyAdministrator), force)
 	wants(t, err, api.CodeDenied)
 	for range 3 {
-		v, err := ask(owner(), force)
+		v, err := ask(first, force)
 		h.must(err)
 		if v.State != "deactivated" || v.ForceAskedAt == nil || v.Forced {
 			t.Fatalf("one person alone: %+v", v)
@@ -170,6 +170,9 @@ func TestForcedDestructionTakesTwo(t *testing.T) {
 	if e := h.lastEvent(); e.Action != "destroy_force_asked" || !e.Success {
 		t.Errorf("%s", e.raw)
 	}
+	if alerts := h.forceAlerts(); alerts != 3 {
+		t.Errorf("%d alerts", alerts)
+	}
 	h.clock.Add(keys.ForceWithin + time.Second)
 	v, err := ask(second, force)
 	h.must(err)
@@ -177,7 +180,7 @@ func TestForcedDestructionTakesTwo(t *testing.T) {
 		t.Fatalf("the first one's wish was too old: %+v", v)
 	}
 	h.clock.Add(keys.ForceWithin)
-	v, err = ask(owner(), force)
+	v, err = ask(first, force)
 	h.must(err)
 	if v.State != "destroy-scheduled" || !v.Forced {
 		t.Fatalf("two people: %+v", v)
@@ -190,7 +193,7 @@ func TestForcedDestructionTakesTwo(t *testing.T) {
 	if v := h.stored("k").Versions[0]; v.Forced() || v.ForceBy != "" {
 		t.Error("taking it back leaves the first wish standing")
 	}
-	_, err = ask(owner(), force)
+	_, err = ask(first, force)
 	h.must(err)
 	_, err = ask(second, force)
 	h.must(err)
@@ -201,6 +204,98 @@ func TestForcedDestructionTakesTwo(t *testing.T) {
 	if v := h.stored("k").Versions[0]; v.State != keys.Destroyed || v.Wrapped != nil || v.Sample != nil {
 		t.Errorf("%+v", v)
 	}
+}
+
+// Two identities of one person are one person: one that was made for it, or whose token was issued by the other, or that is younger
+// than the wish, or that nobody stands behind.
+func TestForcedDestructionTakesTwoPeople(t *testing.T) {
+	force := api.VersionStateRequest{Version: 1, Force: true, Reason: "x"}
+	type people struct{ first, second *access.Caller }
+	for name, c := range map[string]struct {
+		prepare func(h *house, p *people) // a day before
+		between func(h *house, p *people) // between the two wishes
+		wants   string                    // empty: they are two people
+	}{
+		"two":                  {},
+		"made by the first":    {prepare: func(h *house, p *people) { p.second = h.person("shadow", p.first) }, wants: "made principal shadow"},
+		"made by the second":   {prepare: func(h *house, p *people) { p.first = h.person("shadow", p.second) }, wants: "made principal shadow"},
+		"made since":           {between: func(h *house, p *people) { p.second = h.person("shadow", owner()) }, wants: "principal shadow, or its token"},
+		"a token by the first": {prepare: func(h *house, p *people) { h.token("second", p.first) }, wants: "first issued a token of principal second"},
+		"laundered": {prepare: func(h *house, p *people) {
+			h.token("second", p.first)
+			h.token("second", p.second)
+		}, wants: "first issued a token of principal second"},
+		"a token by the second":       {prepare: func(h *house, p *people) { h.token("first", p.second) }, wants: "second issued a token of principal first"},
+		"a token of its own":          {prepare: func(h *house, p *people) { h.token("second", p.second) }},
+		"a token since":               {between: func(h *house, p *people) { h.token("second", owner()) }, wants: "principal second, or its token"},
+		"the first one's token since": {between: func(h *house, p *people) { h.token("first", p.first) }, wants: "principal first, or its token"},
+		"the first one is out":        {between: func(h *house, _ *people) { h.must(second(h.svc.DisablePrincipal(h.t.Context(), owner(), "first"))) }, wants: "principal first can't sign in"},
+		"the socket": {between: func(_ *house, p *people) {
+			local := *p.second
+			local.Method = "peer"
+			p.second = &local
+		}, wants: "owns the data directory"},
+		"in this process": {between: func(_ *house, p *people) {
+			local := *p.second
+			local.Method = "embedded"
+			p.second = &local
+		}, wants: "owns the data directory"},
+		"nobody of this store": {between: func(_ *house, p *people) { p.second = owner() }, wants: "no principal of this store"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t, options{})
+			h.create(api.CreateKeyRequest{Name: "k"})
+			h.must(second(h.svc.Rotate(t.Context(), owner(), "k", api.RotateKeyRequest{})))
+			p := people{h.person("first", owner()), h.person("second", owner())}
+			if c.prepare != nil {
+				c.prepare(h, &p)
+			}
+			if _, err := h.svc.Destroy(t.Context(), p.first, "k", force); fault.CodeOf(err) != api.CodeDenied || fault.NextOf(err) == "" {
+				t.Errorf("one who was made just now: %v", err)
+			}
+			h.clock.Add(access.Settled)
+			h.must(second(h.svc.Destroy(t.Context(), p.first, "k", force)))
+			if c.between != nil {
+				c.between(h, &p)
+			}
+			_, err := h.svc.Destroy(t.Context(), p.second, "k", force)
+			if v := h.stored("k").Versions[0]; v.Forced() != (c.wants == "") || (err == nil) != v.Forced() {
+				t.Errorf("forced: %v, %v", v.Forced(), err)
+			}
+			if c.wants != "" && (fault.CodeOf(err) != api.CodeDenied || !strings.Contains(err.Error(), c.wants) || fault.NextOf(err) == "") {
+				t.Errorf("%v; %s", err, fault.NextOf(err))
+			}
+			if alerts := h.forceAlerts(); alerts != 3 {
+				t.Errorf("%d alerts of three wishes", alerts)
+			}
+		})
+	}
+}
+
+// person makes an owner, and is the one who signs in as it.
+func (h *house) person(name string, by *access.Caller) *access.Caller {
+	h.t.Helper()
+	made, err := h.svc.CreatePrincipal(h.t.Context(), by, api.CreatePrincipalRequest{Name: name, Role: access.RoleOwner, Scope: []string{"*"}})
+	h.must(err)
+	p, err := Directory{h.st}.PrincipalByID(h.t.Context(), made.ID)
+	h.must(err)
+	return &access.Caller{Method: "token", RequestID: "req", Principal: &p}
+}
+
+func (h *house) token(name string, by *access.Caller) {
+	h.t.Helper()
+	h.must(second(h.svc.NewToken(h.t.Context(), by, name)))
+}
+
+// forceAlerts counts the alerts that somebody asked for a forced destruction.
+func (h *house) forceAlerts() (n int) {
+	h.t.Helper()
+	for _, e := range h.events() {
+		if e.Type == "alert" && e.Action == AlertForce && e.User != "system" {
+			n++
+		}
+	}
+	return n
 }
 
 // A rotation of the key-encryption keys that was killed in the middle is finished by the same command, without another

@@ -139,7 +139,7 @@ func TestAdvisory_CVE_2026_42186(t *testing.T) {
 		_, err = c.CancelJob(c.Context(), run.Job)
 		c.must(err)
 		c.finish(run.Job)
-		c.must(c.RemoveDataset(c.Context(), "patients"))
+		c.must(c.RemoveDatasetAnyway(c.Context(), "patients", "a test"))
 		retry := func() api.Job {
 			_, err := c.RetryJob(c.Context(), run.Job)
 			c.must(err)

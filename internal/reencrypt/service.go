@@ -3,6 +3,7 @@ package reencrypt
 import (
 	"context"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
@@ -140,18 +141,42 @@ func (s *Service) Show(ctx context.Context, c *access.Caller, name string) (out 
 }
 
 // Remove forgets a dataset; its table is not touched, and what is encrypted there stays so. Errors: in_use while a job
-// works on it.
-func (s *Service) Remove(ctx context.Context, c *access.Caller, name string) error {
+// works on it, while values of ours stand in it, which nothing keeps from being lost then, and while it can't be counted. With force
+// it is forgotten all the same, by whoever may force the destruction of its keys; that is an alert.
+func (s *Service) Remove(ctx context.Context, c *access.Caller, name string, req api.RemoveDatasetRequest) error {
 	if err := named(name); err != nil {
 		return err
 	}
-	in := gate.Intent{Action: access.DatasetWrite, Type: audit.ConfigWrite, Verb: "dataset_removed", Resource: resource(name)}
+	if req.Force && strings.TrimSpace(req.Reason) == "" {
+		return fault.New(api.CodeInvalid, "forgetting a dataset in which values may be left: a reason is needed").WithField("reason")
+	}
+	in := gate.Intent{Action: access.DatasetWrite, Type: audit.ConfigWrite, Verb: audit.DatasetRemoved, Resource: resource(name), Reason: req.Reason}
+	var l leaving
+	var checked error
+	if allowed(c, access.DatasetWrite, resource(name)) {
+		if l, checked = s.leave(ctx, name); checked == nil && req.Force {
+			if err := s.mayForget(ctx, c, &l, in); err != nil {
+				return err
+			}
+		} else if checked == nil {
+			checked = l.refusal()
+		}
+	}
 	return s.cfg.Gate.Change(ctx, c, in, func(ctx context.Context, tx store.Tx, ev *audit.Event) error {
+		if checked != nil {
+			return checked
+		}
 		d, err := tx.Dataset(ctx, name)
 		if err != nil {
 			return err
 		}
-		ev.Details.Dataset, ev.Details.Table = d.Name, d.Table
+		if d.ID != l.d.ID || d.Revision != l.d.Revision {
+			return fault.New(api.CodeConflict, "the dataset was changed while it was counted").WithField("dataset").WithNext("try again")
+		}
+		ev.Details.Dataset, ev.Details.Table, ev.Details.Rows, ev.Details.Scope, ev.Details.State = d.Name, d.Table, uint64(l.rows), l.scope(), audit.RemovedCounted
+		if l.unknown != nil {
+			ev.Details.State = "unknown"
+		}
 		if err := idle(ctx, tx, name); err != nil {
 			return err
 		}

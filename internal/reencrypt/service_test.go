@@ -134,6 +134,10 @@ func TestLifeOfADataset(t *testing.T) {
 		if run := c.run(c.encrypt); run.Changed != 99 || run.Failed != 0 {
 			c.Errorf("encrypted: %+v", run)
 		}
+		err = c.RemoveDataset(c.Context(), "patients")
+		if keyturn.CodeOf(err) != api.CodeInUse || !strings.Contains(fmt.Sprint(err), "99 values are left in it, under phi:1") {
+			c.Errorf("removing it with values in it: %v", err)
+		}
 		context := map[string]string{"table": "patients", "column": "ssn", "pk.id": "17"}
 		opened, err := c.Decrypt(c.Context(), "phi", api.DecryptRequest{Ciphertext: c.value("17"), Context: context})
 		if err != nil || string(opened.Plaintext) != "900-00-1017" {

@@ -165,6 +165,7 @@ func (s *Service) lines(ctx context.Context, key string, version uint32, sets []
 	for _, t := range []audit.EventType{audit.KeyCreate, audit.KeyRotation, audit.KeyState} {
 		filters = append(filters, gate.Filter{Type: t, Resource: "key/" + key})
 	}
+	filters = append(filters, gate.Filter{Type: audit.ConfigWrite}) // datasets that were removed
 	for _, d := range sets {
 		filters = append(filters, gate.Filter{Type: audit.Reencryption, Resource: "dataset/" + d})
 	}

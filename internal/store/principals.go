@@ -9,11 +9,11 @@ import (
 	"github.com/keyturn/keyturn/internal/fault"
 )
 
-const principalColumns = `id, name, role, scope, allow, disabled, created, revision, mac`
+const principalColumns = `id, name, role, scope, allow, disabled, created, revision, mac, made_by`
 
 func readPrincipal(row scanner) (p access.Principal, err error) {
 	var scope, allow string
-	if err := row.Scan(&p.ID, &p.Name, &p.Role, &scope, &allow, &p.Disabled, into{&p.Created}, &p.Revision, &p.MAC); err != nil {
+	if err := row.Scan(&p.ID, &p.Name, &p.Role, &scope, &allow, &p.Disabled, into{&p.Created}, &p.Revision, &p.MAC, &p.MadeBy); err != nil {
 		return p, err
 	}
 	if err := parseList(scope, &p.Scope); err != nil {
@@ -56,8 +56,8 @@ func (t *txn) CreatePrincipal(ctx context.Context, p access.Principal) error {
 		return err
 	}
 	return t.mustChange(ctx, taken("principal"), "creating a principal",
-		`INSERT INTO principals (`+principalColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8) ON CONFLICT DO NOTHING`,
-		p.ID, p.Name, p.Role, scope, allow, p.Disabled, p.Created, p.MAC)
+		`INSERT INTO principals (`+principalColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, $9) ON CONFLICT DO NOTHING`,
+		p.ID, p.Name, p.Role, scope, allow, p.Disabled, p.Created, p.MAC, p.MadeBy)
 }
 
 // PrincipalByID implements access.Tx.
@@ -80,7 +80,7 @@ func (t *txn) Principals(ctx context.Context) ([]access.Principal, error) {
 	return all(ctx, t, "listing principals", readPrincipal, `SELECT `+principalColumns+` FROM principals ORDER BY name`)
 }
 
-// UpdatePrincipal implements access.Tx. A principal keeps its id and its time of creation.
+// UpdatePrincipal implements access.Tx. A principal keeps its id, its time of creation and who made it.
 func (t *txn) UpdatePrincipal(ctx context.Context, p access.Principal) error {
 	scope, err := formatList(p.Scope)
 	if err != nil {
@@ -97,19 +97,19 @@ func (t *txn) UpdatePrincipal(ctx context.Context, p access.Principal) error {
 		WHERE id = $1 AND revision = $2`, p.ID, p.Revision, p.Name, p.Role, scope, allow, p.Disabled, p.MAC)
 }
 
-const tokenColumns = `id, principal_id, hash, created, expires, revoked, mac`
+const tokenColumns = `id, principal_id, hash, created, expires, revoked, mac, issued_by`
 
 func readToken(row scanner) (k access.Token, err error) {
-	return k, row.Scan(&k.ID, &k.PrincipalID, fixed{k.Hash[:]}, into{&k.Created}, into{&k.Expires}, into{&k.Revoked}, &k.MAC)
+	return k, row.Scan(&k.ID, &k.PrincipalID, fixed{k.Hash[:]}, into{&k.Created}, into{&k.Expires}, into{&k.Revoked}, &k.MAC, &k.IssuedBy)
 }
 
 // PutToken implements access.Tx.
 func (t *txn) PutToken(ctx context.Context, k access.Token) error {
 	t.signInsChanged()
 	return t.mustChange(ctx, notFound("principal"), "storing a token",
-		`INSERT INTO tokens (`+tokenColumns+`) SELECT $1, p.id, $3, $4, $5, $6, $7 FROM principals p WHERE p.id = $2
+		`INSERT INTO tokens (`+tokenColumns+`) SELECT $1, p.id, $3, $4, $5, $6, $7, $8 FROM principals p WHERE p.id = $2
 		ON CONFLICT (id) DO UPDATE SET expires = excluded.expires, revoked = excluded.revoked, mac = excluded.mac`,
-		k.ID, k.PrincipalID, k.Hash[:], k.Created, k.Expires, k.Revoked, k.MAC)
+		k.ID, k.PrincipalID, k.Hash[:], k.Created, k.Expires, k.Revoked, k.MAC, k.IssuedBy)
 }
 
 // TokenByID implements access.Tx.

@@ -23,7 +23,7 @@ func wantEqual[T any](t *testing.T, what string, got, want T) {
 func testPrincipals(t *testing.T, o Opener) {
 	st := open(t, o)
 	ctx := t.Context()
-	ann := access.Principal{ID: "p1", Name: "ann", Role: access.RoleOwner, Scope: []string{"*"}, Created: epoch, MAC: "mac of ann"}
+	ann := access.Principal{ID: "p1", Name: "ann", Role: access.RoleOwner, Scope: []string{"*"}, Created: epoch, MadeBy: "system", MAC: "mac of ann"}
 	bob := access.Principal{ID: "p2", Name: "bob", Role: access.RoleApplication, Scope: []string{"key/a", `key/"b"`},
 		Allow: []access.Action{access.KeyExport}, Disabled: true, Created: at(1)}
 	nobody := access.Principal{ID: "p3", Name: "Ann", Role: access.RoleAuditor, Created: at(2)}
@@ -66,7 +66,7 @@ func testPrincipals(t *testing.T, o Opener) {
 
 func tokens(t *testing.T, st store.Store) {
 	ctx := t.Context()
-	old := access.Token{ID: "t1", PrincipalID: "p1", Hash: [32]byte{1, 0, 31: 9}, Created: at(1), Expires: at(100), MAC: "mac 1"}
+	old := access.Token{ID: "t1", PrincipalID: "p1", Hash: [32]byte{1, 0, 31: 9}, Created: at(1), Expires: at(100), IssuedBy: "p2", MAC: "mac 1"}
 	young := access.Token{ID: "t0", PrincipalID: "p1", Created: at(2)}
 	change(t, st, func(tx store.Tx) error {
 		if err := tx.PutToken(ctx, old); err != nil {
@@ -74,9 +74,9 @@ func tokens(t *testing.T, st store.Store) {
 		}
 		return tx.PutToken(ctx, young)
 	})
-	// Of a token that is there only its end may change: not its holder, not its hash.
+	// Of a token that is there only its end may change: not its holder, not its hash, not who issued it.
 	bent := old
-	bent.PrincipalID, bent.Hash, bent.Created = "p2", [32]byte{7}, at(9)
+	bent.PrincipalID, bent.Hash, bent.Created, bent.IssuedBy = "p2", [32]byte{7}, at(9), "p1"
 	bent.Revoked, bent.Expires, bent.MAC = at(50), at(60), "mac 2"
 	change(t, st, func(tx store.Tx) error { return tx.PutToken(ctx, bent) })
 	old.Revoked, old.Expires, old.MAC = bent.Revoked, bent.Expires, bent.MAC
