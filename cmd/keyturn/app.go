@@ -92,6 +92,9 @@ func flagOf(cmd *cobra.Command, field string) string {
 		dashed.WriteRune(unicode.ToLower(r))
 	}
 	names := []string{dashed.String(), strings.TrimSuffix(field, "s")}
+	if part, ok := strings.CutPrefix(field, "from."); ok { // of dataset encrypt's source
+		names = []string{part, "from-" + part, map[string]string{"format": "from", "keys": "from-key-file", "plaintextToo": "unencrypted-too"}[part]}
+	}
 	if cmd.CommandPath() == "keyturn incident open" && field == "versions" {
 		names = []string{"key"}
 	}

@@ -135,7 +135,7 @@ func New(src Source, candidates []*material.Bytes) (o *Opener, err error) {
 // ambiguous.
 func (o *Opener) check(before []*material.Bytes, m *material.Bytes) error {
 	n := len(before) + 1
-	bad := func(why string) error {
+	bad := func(why string) *fault.Error {
 		return fault.Newf(api.CodeInvalid, "reading candidate key %d: %s", n, why).WithField("from.keys")
 	}
 	if m.Len() == 0 || m.Len() > MaxCandidate {
@@ -146,7 +146,7 @@ func (o *Opener) check(before []*material.Bytes, m *material.Bytes) error {
 	}
 	for _, other := range before {
 		if m.Equal(other) {
-			return bad("it is the same as one before it")
+			return bad("it is the same as one before it").WithNext("name each candidate once")
 		}
 	}
 	return nil

@@ -137,7 +137,7 @@ func TestOwnCertificate(t *testing.T) {
 	if err := os.Chmod(keyFile, 0o640); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := loadPair(certFile, keyFile); fault.CodeOf(err) != api.CodeInvalid || fault.FieldOf(err) != "tls.keyFile" {
+	if _, err := loadPair(certFile, keyFile); fault.CodeOf(err) != api.CodeWrongState || fault.FieldOf(err) != "tls.keyFile" {
 		t.Errorf("a key that others can read: %v", err)
 	}
 	if err := os.Chmod(keyFile, 0o600); err != nil {

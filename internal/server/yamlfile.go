@@ -52,6 +52,8 @@ func configText(st DSN, masters []string) []byte {
 // plain writes a setting's default as YAML has its type: a text quoted where it must be, a number bare, an empty list as one.
 func plain(s setting) string {
 	switch kind := s.value.Kind(); {
+	case s.value.Type() == reflect.TypeFor[Policies](): // a mapping from names
+		return "{}"
 	case kind == reflect.Slice && s.def == "":
 		return "[]"
 	case s.value.CanInt() || s.value.CanUint() || s.value.CanFloat() || kind == reflect.Bool:
