@@ -82,6 +82,10 @@ type VersionStateRequest struct {
 // DestroyDueRequest has executed what is due of the scheduled destructions.
 type DestroyDueRequest struct {
 	DryRun bool `json:"dryRun,omitempty"`
+	// Unwatched is said by who knows that the date is right: what is due by the clock is destroyed although keyturn didn't run for all
+	// of the waiting time, as it hardly does where there are only commands. It wants a Reason, and both are recorded.
+	Unwatched bool   `json:"unwatched,omitempty"`
+	Reason    string `json:"reason,omitempty"`
 }
 
 // DestroyDue is what `key destroy --due` prints.
@@ -97,6 +101,8 @@ type DueDestruction struct {
 	Key       string    `json:"key"`
 	Version   uint32    `json:"version"`
 	DestroyAt time.Time `json:"destroyAt"`
+	// WaitSeconds is for how long keyturn must still run before it destroys the version, whatever the clock says.
+	WaitSeconds int64 `json:"waitSeconds,omitempty"`
 }
 
 // EncryptRequest seals Plaintext (base64 in JSON) bound to Context.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -45,7 +46,7 @@ var moves = map[string]move{
 	},
 	"destroy": {
 		verb: "destroy", short: "Schedule the destruction of a version",
-		long:    "Schedules the destruction of a version: it opens nothing from now on, and after --wait-days its material is gone for\never. Until then 'keyturn key undestroy' brings it back. Refused, saying where and how many, while a registered dataset\nholds values under the version, while its policy's grace lasts after another version followed it (keyturn policy show NAME),\nand while it was used within the last hour. Asks first on a terminal. With --force it is scheduled all the same, once two\npeople have said so, each with a token of his own: what stands under it is lost then. Two who count as people were both\nmade, as were their tokens, a day before the first one asks, and neither made the other or issued a token of it.\n\nA server executes what is due, within minutes. Where none runs, nothing is destroyed until one does, or until --due says so:\ncall it from a timer. What depends on a version is looked for once more then.",
+		long:    "Schedules the destruction of a version: it opens nothing from now on, and after --wait-days its material is gone for\never. Until then 'keyturn key undestroy' brings it back. Refused, saying where and how many, while a registered dataset\nholds values under the version, while its policy's grace lasts after another version followed it (keyturn policy show NAME),\nand while it was used within the last hour. Asks first on a terminal. With --force it is scheduled all the same, once two\npeople have said so, each with a token of his own: what stands under it is lost then. Two who count as people were both\nmade, as were their tokens, a day before the first one asks, and neither made the other or issued a token of it.\n\nA server executes what is due, within minutes. Where none runs, nothing is destroyed until one does, or until --due says so:\ncall it from a timer. What depends on a version is looked for once more then. A destruction also waits until keyturn has run for\nas long as the waiting time, so that a clock set forward destroys nothing; where only commands run, --unwatched says that\nthe date is right.",
 		example: "  keyturn key destroy phi --version 1\n  keyturn key destroy phi --version 1 --wait-days 7 --yes\n  keyturn key destroy --due", destroys: true,
 		call: (*keyturn.Client).DestroyKey,
 	},
@@ -63,15 +64,15 @@ func forced(k api.Key, version uint32) bool {
 }
 
 // destroyDue executes what is due and waits for it.
-func (a *app) destroyDue(cmd *cobra.Command, dryRun bool) error {
+func (a *app) destroyDue(cmd *cobra.Command, in api.DestroyDueRequest) error {
 	ctx := cmd.Context()
-	for _, name := range []string{"version", "reason", "wait-days", "force"} {
+	for _, name := range []string{"version", "wait-days", "force"} {
 		if cmd.Flags().Changed(name) {
 			return usage(name, "key destroy: --%s doesn't go with --due", name).WithNext("--due executes what was scheduled before, and nothing else")
 		}
 	}
 	return a.with(ctx, func(s *store) error {
-		out, err := s.DestroyDue(ctx, api.DestroyDueRequest{DryRun: dryRun})
+		out, err := s.DestroyDue(ctx, in)
 		if err != nil {
 			return err
 		}
@@ -88,9 +89,17 @@ func (a *app) destroyDue(cmd *cobra.Command, dryRun bool) error {
 				t.line("No destruction is due.")
 				return
 			}
-			t.row("KEY", "VERSION", "DUE SINCE")
+			t.row("KEY", "VERSION", "DUE SINCE", "WAITS FOR")
+			waiting := false
 			for _, d := range out.Due {
-				t.row(d.Key, d.Version, d.DestroyAt)
+				waits := "-"
+				if d.WaitSeconds > 0 && !in.Unwatched {
+					waits, waiting = (time.Duration(d.WaitSeconds) * time.Second).String(), true
+				}
+				t.row(d.Key, d.Version, d.DestroyAt, waits)
+			}
+			if waiting {
+				t.line("keyturn didn't run for all of the waiting time, and waits until it has: run keyturn serve, or, if the date is right, say --unwatched --reason WHY.")
 			}
 			if out.Job != "" {
 				t.line("job %s: %s", out.Job, out.State)
@@ -105,7 +114,7 @@ func (a *app) destroyDue(cmd *cobra.Command, dryRun bool) error {
 
 func keyMove(a *app, m move) *cobra.Command {
 	var in api.VersionStateRequest
-	var yes, due, dryRun bool
+	var yes, due, dryRun, unwatched bool
 	cmd := &cobra.Command{
 		Use: m.verb + " NAME", Short: m.short, Long: m.long, Example: m.example,
 		Args: func(cmd *cobra.Command, given []string) error {
@@ -116,7 +125,10 @@ func keyMove(a *app, m move) *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if due {
-				return a.destroyDue(cmd, dryRun)
+				return a.destroyDue(cmd, api.DestroyDueRequest{DryRun: dryRun, Unwatched: unwatched, Reason: in.Reason})
+			}
+			if unwatched {
+				return usage("unwatched", "key %s: --unwatched goes with --due", m.verb).WithNext("it is about what was scheduled before")
 			}
 			if dryRun {
 				return usage("dry-run", "key %s: --dry-run goes with --due", m.verb).WithNext("a destruction is only scheduled, and undestroy takes it back")
@@ -149,6 +161,7 @@ func keyMove(a *app, m move) *cobra.Command {
 		f.IntVar(&in.WaitDays, "wait-days", 0, "after how many `days` the material is gone: 7 to 30 (default 30)")
 		f.BoolVar(&yes, "yes", false, "don't ask on a terminal")
 		f.BoolVar(&due, "due", false, "execute the scheduled destructions that are due, of all keys, and wait for it")
+		f.BoolVar(&unwatched, "unwatched", false, "with --due: the date is right, although keyturn didn't run for all of the waiting time; wants a --reason")
 		f.BoolVar(&dryRun, "dry-run", false, "with --due: say what is due, and change nothing")
 		f.BoolVar(&in.Force, "force", false, "although something depends on it; two people have to say so, with a --reason and their own tokens, within a day")
 	}

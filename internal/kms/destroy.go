@@ -262,6 +262,7 @@ type dueVersion struct {
 	key     string
 	id      envelope.KeyID
 	version uint32
+	at      time.Time     // when that is by the clock
 	seq     uint32        // of the state that says so
 	left    time.Duration // for how long keyturn must still run before it is destroyed
 }
@@ -300,7 +301,7 @@ func (s *Service) waitOver(ctx context.Context, tx store.Tx, now time.Time, watc
 	err = eachKey(ctx, tx, func(k keys.Key) error {
 		for _, v := range k.Versions {
 			if v.State == keys.DestroyScheduled && !now.Before(v.DestroyAt) {
-				out = append(out, dueVersion{key: k.Name, id: k.ID, version: v.Number, seq: v.Seq})
+				out = append(out, dueVersion{key: k.Name, id: k.ID, version: v.Number, at: v.DestroyAt, seq: v.Seq})
 			}
 		}
 		return nil
