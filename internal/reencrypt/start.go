@@ -115,8 +115,7 @@ func (s *Service) run(ctx context.Context, c *access.Caller, name string, kind K
 	var a args
 	var checked error
 	if allowed(c, action, resource(name)) {
-		a, checked = s.arguments(ctx, c, name, kind, in)
-		a.Patient = q.patient
+		a, checked = s.arguments(ctx, c, name, kind, in, q)
 	}
 	var lacks *denial
 	if errors.As(checked, &lacks) {
@@ -141,7 +140,7 @@ func (s *Service) run(ctx context.Context, c *access.Caller, name string, kind K
 	return *RunOf(stored), nil
 }
 
-func (s *Service) arguments(ctx context.Context, c *access.Caller, name string, kind Kind, in api.DatasetRunRequest) (args, error) {
+func (s *Service) arguments(ctx context.Context, c *access.Caller, name string, kind Kind, in api.DatasetRunRequest, q Queue) (args, error) {
 	if in.Workers < 0 || in.Workers > maxWorkers || in.BatchSize < 0 || in.BatchSize > maxBatch || in.Rate < 0 || in.Sample < 0 {
 		return args{}, fault.Newf(api.CodeInvalid, "workers may be 1 to %d, the batch size 1 to %d, rate and sample not negative", maxWorkers, maxBatch)
 	}
@@ -149,7 +148,7 @@ func (s *Service) arguments(ctx context.Context, c *access.Caller, name string, 
 	if err != nil {
 		return args{}, err
 	}
-	a := args{Dataset: name, ID: d.ID, Workers: in.Workers, Batch: in.BatchSize, Rate: float64(in.Rate), DryRun: in.DryRun, Sample: in.Sample,
+	a := args{Dataset: name, ID: d.ID, Workers: in.Workers, Batch: in.BatchSize, Rate: float64(in.Rate), DryRun: in.DryRun, Sample: in.Sample, Patient: q.patient,
 		Compromised: kind != KindDecrypt || s.mayDecryptCompromised(c, &d)}
 	if err := missing(c, keyNeeds(kind, &d, false)); err != nil {
 		return a, err
@@ -162,7 +161,7 @@ func (s *Service) arguments(ctx context.Context, c *access.Caller, name string, 
 	if a.Rate == 0 && !in.Unthrottled {
 		a.Rate = DefaultRate
 	}
-	if err := s.sign(ctx, kind, &d, &a); err != nil {
+	if err := s.sign(ctx, kind, &d, &a); err != nil { // nothing of them may change from here on
 		return a, err
 	}
 	at, err := s.attach(ctx, &d)
