@@ -183,7 +183,8 @@ type IncidentPrincipal struct {
 }
 
 // IncidentUser is somebody who used a version. Events counts operations and batches that certainly did, Possible those
-// batches of decryptions and rewraps of the key that name another version, as the last of perhaps several: they may have.
+// batches of decryptions and rewraps of the key that name another version, as the last of perhaps several, and the work on
+// datasets of the key that he asked for: they may have.
 type IncidentUser struct {
 	User     string    `json:"user"`
 	Events   int64     `json:"events"`

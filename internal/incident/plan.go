@@ -56,9 +56,13 @@ func (s *Service) planKeys(ctx context.Context, c *access.Caller, i *incidents.I
 		marks[v.Key] = append(marks[v.Key], api.IncidentVersionState{Version: v.Number, State: string(p.states[v])})
 	}
 	for _, t := range i.Targets {
+		sets, err := s.setsOf(ctx, t.KeyID)
+		if err != nil {
+			return err
+		}
 		out.Keys = append(out.Keys, api.EmergencyKey{
 			Key: t.Key, From: t.From, To: t.Last + 1,
-			Compromised: append([]api.IncidentVersionState{}, marks[t.Key]...), Could: could(people, t.Key),
+			Compromised: append([]api.IncidentVersionState{}, marks[t.Key]...), Could: could(people, t.Key, sets),
 		})
 	}
 	return nil

@@ -320,6 +320,30 @@ func TestDatasetThatAnotherJobHas(t *testing.T) {
 	})
 }
 
+// Whoever had a dataset decrypted may have used every version of its key, and is named; so are those who may.
+func TestWorkOnDatasetsIsUse(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "clinic.db")
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	c := newClinic(t, connectortest.Database{URL: (&url.URL{Scheme: "sqlite", Path: path}).String(), DB: db})
+	run, err := c.DecryptDataset(t.Context(), "patients", api.DatasetRunRequest{})
+	c.must(err)
+	c.finish(run.Job)
+	i, err := c.OpenIncident(t.Context(), api.OpenIncidentRequest{Type: "insider", Severity: "high", Reason: "x", Versions: []api.IncidentVersion{{Key: "phi", Version: 1}, {Key: "phi", Version: 2}, {Key: "pii", Version: 1}}})
+	c.must(err)
+	c.finish(i.Job)
+	for _, u := range c.show(i.ID).Uses {
+		did := slices.ContainsFunc(u.Did, func(who api.IncidentUser) bool { return who.User == server.Administrator && who.Possible > 0 })
+		may := slices.ContainsFunc(u.Could, func(p api.IncidentPrincipal) bool { return slices.Contains(p.Actions, string(access.DatasetDecrypt)) })
+		if of := u.Key == "phi"; did != of || may != of {
+			t.Errorf("%s version %d: did %v, could %v", u.Key, u.Version, u.Did, u.Could)
+		}
+	}
+}
+
 // Nobody closes an incident by making what it is about unreadable, or by writing that its job is done.
 func TestCloseFailsClosed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "clinic.db")

@@ -6,20 +6,26 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/datasets"
+	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/gate"
 	"github.com/keyturn/keyturn/internal/incidents"
 	"github.com/keyturn/keyturn/internal/store"
 )
 
-// useCursor is how far the job has come in finding out who used what: the log of one key is read page by page.
+// useCursor is how far the job has come in finding out who used what: what the log has of one key, and then of each dataset that has it,
+// is read page by page.
 type useCursor struct {
-	After string                       `json:"after,omitempty"` // in the log of the key, as SHARD.INDEX
+	Sets  []string                     `json:"sets,omitempty"`  // the datasets of the key, as they were when it was begun
+	Log   int                          `json:"log,omitempty"`   // what is read: 0 is the key's, 1 the first dataset's
+	After string                       `json:"after,omitempty"` // in it, as SHARD.INDEX
 	Tally map[uint32]map[string]*tally `json:"tally,omitempty"` // of the key: version -> user
 	Found []api.IncidentUse            `json:"found,omitempty"` // complete, and not written to an entry yet
 }
@@ -40,6 +46,7 @@ const (
 // keyUses is a key with the versions that the incident is about.
 type keyUses struct {
 	name     string
+	id       envelope.KeyID
 	versions []uint32
 }
 
@@ -49,7 +56,7 @@ func (w *worker) keys() (out []keyUses) {
 			out[n-1].versions = append(out[n-1].versions, v.Number)
 			continue
 		}
-		out = append(out, keyUses{v.Key, []uint32{v.Number}})
+		out = append(out, keyUses{v.Key, v.KeyID, []uint32{v.Number}})
 	}
 	return out
 }
@@ -76,9 +83,20 @@ func (w *worker) uses(ctx context.Context) error {
 // readUses reads a page of a key's log into the tallies; the last page completes the key. Of the cursor, nothing changes
 // unless the whole page was read.
 func (w *worker) readUses(ctx context.Context, k keyUses) error {
+	if w.at.Use.Log == 0 && w.at.Use.After == "" {
+		sets, err := w.s.setsOf(ctx, k.id)
+		if err != nil {
+			return err
+		}
+		w.at.Use.Sets = sets
+	}
 	counts := w.at.Use.copy()
 	after, read := w.at.Use.After, 0
-	f := gate.Filter{Resource: keyResource(k.name).String(), After: after, Limit: usePage}
+	from, ofSet := keyResource(k.name), w.at.Use.Log > 0
+	if ofSet {
+		from = access.Resource{Kind: access.KindDataset, Name: w.at.Use.Sets[w.at.Use.Log-1]}
+	}
+	f := gate.Filter{Resource: from.String(), After: after, Limit: usePage}
 	err := w.s.cfg.Gate.Query(ctx, f, func(line []byte) error {
 		read++
 		var e usedLine
@@ -86,14 +104,23 @@ func (w *worker) readUses(ctx context.Context, k keyUses) error {
 			return nil // not well formed: audit verify finds it
 		}
 		after = gate.Cursor(e.Shard, e.Index)
-		e.count(counts, k.versions)
+		if ofSet {
+			e.countWork(counts, k.versions)
+		} else {
+			e.count(counts, k.versions)
+		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	if read == usePage {
+	switch {
+	case read == usePage:
 		w.at.Use.After, w.at.Use.Tally = after, counts
+		return nil
+	case w.at.Use.Log < len(w.at.Use.Sets):
+		w.at.Use.After, w.at.Use.Tally = "", counts
+		w.at.Use.Log++
 		return nil
 	}
 	if w.people == nil {
@@ -101,12 +128,12 @@ func (w *worker) readUses(ctx context.Context, k keyUses) error {
 			return err
 		}
 	}
-	could := could(w.people, k.name)
+	could := could(w.people, k.name, w.at.Use.Sets)
 	until := w.s.now()
 	for _, n := range k.versions {
 		w.at.Use.Found = append(w.at.Use.Found, api.IncidentUse{Key: k.name, Version: n, Until: until, Could: could, Did: users(counts[n])})
 	}
-	w.at.Use.After, w.at.Use.Tally = "", nil
+	w.at.Use = useCursor{Found: w.at.Use.Found}
 	w.at.Next++
 	return nil
 }
@@ -155,28 +182,42 @@ func (e *usedLine) count(counts map[uint32]map[string]*tally, versions []uint32)
 	}
 	for _, n := range versions {
 		certain := e.Success && (e.Version == n || e.Details.Old == n)
-		if !certain && !(batch && (opens || e.Version == n)) {
-			continue
+		if certain || batch && (opens || e.Version == n) {
+			e.tell(counts, n, certain)
 		}
-		if counts[n] == nil {
-			counts[n] = map[string]*tally{}
-		}
-		t := counts[n][e.User]
-		if t == nil {
-			t = &tally{First: e.Time, Last: e.Time}
-			counts[n][e.User] = t
-		}
-		if certain {
-			t.Events++
-		} else {
-			t.Possible++
-		}
-		if e.Time.Before(t.First) {
-			t.First = e.Time
-		}
-		if e.Time.After(t.Last) {
-			t.Last = e.Time
-		}
+	}
+}
+
+// countWork adds what somebody asked for on a dataset that has the key: encrypting, re-encrypting, verifying or decrypting it may have
+// used any version. What keyturn asked for by itself is nobody's.
+func (e *usedLine) countWork(counts map[uint32]map[string]*tally, versions []uint32) {
+	if e.Type != audit.Reencryption || !e.Success || !strings.HasSuffix(e.Action, "_requested") || e.User == systemName {
+		return
+	}
+	for _, n := range versions {
+		e.tell(counts, n, false)
+	}
+}
+
+func (e *usedLine) tell(counts map[uint32]map[string]*tally, n uint32, certain bool) {
+	if counts[n] == nil {
+		counts[n] = map[string]*tally{}
+	}
+	t := counts[n][e.User]
+	if t == nil {
+		t = &tally{First: e.Time, Last: e.Time}
+		counts[n][e.User] = t
+	}
+	if certain {
+		t.Events++
+	} else {
+		t.Possible++
+	}
+	if e.Time.Before(t.First) {
+		t.First = e.Time
+	}
+	if e.Time.After(t.Last) {
+		t.Last = e.Time
 	}
 }
 
@@ -195,6 +236,21 @@ func users(by map[string]*tally) []api.IncidentUser {
 // using are the actions by which a version is used.
 var using = []access.Action{
 	access.KeyEncrypt, access.KeyDecrypt, access.KeyDecryptCompromised, access.KeyRewrap, access.KeyDataKey, access.KeyDerive, access.KeyExport,
+}
+
+// working are the actions on a dataset by which the versions of its keys are used.
+var working = []access.Action{access.DatasetRun, access.DatasetDecrypt}
+
+// setsOf names the registered datasets that have a key, in name order.
+func (s *Service) setsOf(ctx context.Context, id envelope.KeyID) ([]string, error) {
+	list, err := s.datasets(ctx)
+	var out []string
+	for _, d := range list {
+		if slices.ContainsFunc(d.Columns, func(c datasets.Column) bool { return c.KeyID == id }) {
+			out = append(out, d.Name)
+		}
+	}
+	return out, err
 }
 
 // people reads all principals, each row checked.
@@ -222,8 +278,9 @@ func (s *Service) people(ctx context.Context) (out []access.Principal, err error
 // forged stands in the place of the MAC of a row that keyturn didn't write: such a principal can do nothing, and is named.
 const forged = "forged"
 
-// could lists the principals who may use a key, by the rights that they have now. One that is disabled could until it was.
-func could(people []access.Principal, key string) []api.IncidentPrincipal {
+// could lists the principals who may use a key, or work on datasets that have it, by the rights that they have now. One that is
+// disabled could until it was.
+func could(people []access.Principal, key string, sets []string) []api.IncidentPrincipal {
 	out := []api.IncidentPrincipal{}
 	for _, p := range people {
 		disabled := p.Disabled
@@ -231,6 +288,13 @@ func could(people []access.Principal, key string) []api.IncidentPrincipal {
 		var may []string
 		for _, a := range using {
 			if access.Decide(&p, a, keyResource(key)).Allowed {
+				may = append(may, string(a))
+			}
+		}
+		for _, a := range working {
+			if slices.ContainsFunc(sets, func(set string) bool {
+				return access.Decide(&p, a, access.Resource{Kind: access.KindDataset, Name: set}).Allowed
+			}) {
 				may = append(may, string(a))
 			}
 		}
@@ -248,7 +312,7 @@ func could(people []access.Principal, key string) []api.IncidentPrincipal {
 // writeUses writes what is complete as one entry.
 func (w *worker) writeUses(ctx context.Context) error {
 	next := w.at
-	next.Use = useCursor{After: w.at.Use.After, Tally: w.at.Use.Tally}
+	next.Use.Found = nil
 	data, err := json.Marshal(w.at.Use.Found)
 	if err != nil {
 		return fault.Wrap(api.CodeInternal, err, "writing a finding")
