@@ -6,6 +6,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 )
 
 // table writes aligned columns for people.
@@ -79,10 +80,11 @@ func cell(c any) string {
 	return printable(fmt.Sprint(c))
 }
 
-// printable keeps what came from elsewhere from steering the terminal.
+// printable keeps what came from elsewhere from steering the terminal, and from turning the direction of what stands around it or
+// hiding in it (category Cf: U+202E, U+200B and their like).
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
 			return '.'
 		}
 		return r

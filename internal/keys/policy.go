@@ -3,6 +3,7 @@ package keys
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
@@ -89,6 +90,9 @@ func (p Policy) Validate() error {
 	}
 	if len(p.Environment) > 64 {
 		return badPolicy("environment", "the environment's name is longer than 64 bytes")
+	}
+	if strings.ContainsFunc(p.Environment, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return badPolicy("environment", "the environment's name has a form that isn't accepted").WithNext("write it as keyturn.yaml has it: letters, digits and signs of ASCII")
 	}
 	return p.Rule.validate()
 }

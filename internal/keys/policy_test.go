@@ -75,19 +75,20 @@ func TestResolveTakesEachFieldFromTheMostSpecific(t *testing.T) {
 func TestBadPolicies(t *testing.T) {
 	long := strings.Repeat("x", 65)
 	for field, p := range map[string]Policy{
-		"name":        {Name: "Not a name", Rule: Rule{Attempts: 1}},
-		"key":         {Name: "p", Key: "a/b", Rule: Rule{Attempts: 1}},
-		"purpose":     {Name: "p", Purpose: "PHI", Rule: Rule{Attempts: 1}},
-		"environment": {Name: "p", Environment: long, Rule: Rule{Attempts: 1}},
-		"period":      {Name: "p", Rule: Rule{Period: ptr(time.Hour - 1)}},
-		"grace":       {Name: "p", Rule: Rule{Grace: ptr(-day)}},
-		"warn":        {Name: "p", Rule: Rule{Warn: ptr(MaxPolicyPeriod + 1)}},
-		"concurrency": {Name: "p", Rule: Rule{Concurrency: 17}},
-		"batchSize":   {Name: "p", Rule: Rule{BatchSize: -1}},
-		"attempts":    {Name: "p", Rule: Rule{Attempts: 21}},
-		"policy":      {Name: "p"},
+		"name":         {Name: "Not a name", Rule: Rule{Attempts: 1}},
+		"key":          {Name: "p", Key: "a/b", Rule: Rule{Attempts: 1}},
+		"purpose":      {Name: "p", Purpose: "PHI", Rule: Rule{Attempts: 1}},
+		"environment":  {Name: "p", Environment: long, Rule: Rule{Attempts: 1}},
+		"environment ": {Name: "p", Environment: "prod\n\x1b[31m", Rule: Rule{Attempts: 1}},
+		"period":       {Name: "p", Rule: Rule{Period: ptr(time.Hour - 1)}},
+		"grace":        {Name: "p", Rule: Rule{Grace: ptr(-day)}},
+		"warn":         {Name: "p", Rule: Rule{Warn: ptr(MaxPolicyPeriod + 1)}},
+		"concurrency":  {Name: "p", Rule: Rule{Concurrency: 17}},
+		"batchSize":    {Name: "p", Rule: Rule{BatchSize: -1}},
+		"attempts":     {Name: "p", Rule: Rule{Attempts: 21}},
+		"policy":       {Name: "p"},
 	} {
-		if err := p.Validate(); fault.CodeOf(err) != api.CodeInvalid || fault.FieldOf(err) != field {
+		if err := p.Validate(); fault.CodeOf(err) != api.CodeInvalid || fault.FieldOf(err) != strings.TrimSpace(field) {
 			t.Errorf("a bad %s: %v (field %q)", field, err, fault.FieldOf(err))
 		}
 	}
