@@ -68,7 +68,7 @@ func newHouse(t *testing.T, ago time.Duration, yaml, rows string) *house {
 	}
 	t.Cleanup(func() { os.RemoveAll(base) })
 	e := &house{T: t, dir: filepath.Join(base, "d"), app: filepath.Join(base, "app.db")}
-	_, err = server.Init(t.Context(), e.dir, server.InitOptions{Embedded: true, Environ: []string{}})
+	_, err = server.Init(t.Context(), e.dir, server.InitOptions{Embedded: true, Environ: []string{}, Clock: func() time.Time { return time.Now().Add(-ago) }})
 	e.must(err)
 	f, err := os.OpenFile(filepath.Join(e.dir, server.ConfigFile), os.O_APPEND|os.O_WRONLY, 0)
 	e.must(err)

@@ -120,17 +120,18 @@ func keyRotate(a *app) *cobra.Command {
 		Use:   "rotate NAME",
 		Short: "Make a new active version; the old ones go on opening",
 		Long: `Makes a new version, which protects from now on. The version before is deactivated: it opens what it sealed and seals no
-more. No data is touched; move what stands under the old version with 'keyturn dataset reencrypt'. A suspended key is refused (exit
-status 5) until it is resumed, and one whose versions are all destroyed, or about to be; one that was disabled gets an active
-version again.
+more. No data is touched; move what stands under the old version with 'keyturn dataset reencrypt'. A suspended key is
+refused (exit status 5) until it is resumed, and one whose versions are all destroyed, or about to be; one that was
+disabled gets an active version again.
 
 With --emergency it answers a compromise, in one go: opens an incident, makes new versions, marks the versions of
 --compromised as compromised (those active now, if none is named), so that they open only for callers with
-key.decrypt-compromised, re-encrypts every dataset of those keys ahead of all other work, and writes down who could have used
-the versions and who did. It waits until all of that is done. It takes incident.write, and key.rotate and key.compromise on
-every key; what is wrong is said before anything is changed, and --dry-run stops there: it says which keys would be rotated,
-which versions would be marked, who may use them, and which datasets hold them. Killed, or interrupted, the work goes on where it was with
-'keyturn job watch'; don't say --emergency again, which opens another incident.`,
+key.decrypt-compromised, re-encrypts every dataset of those keys ahead of all other work, and writes down who could have
+used the versions and who did. It waits until all of that is done. It takes incident.write, and key.rotate and
+key.compromise on every key; what is wrong is said before anything is changed, and --dry-run stops there: it says which
+keys would be rotated, which versions would be marked, who may use them, and which datasets hold them. Killed, or
+interrupted, the work goes on where it was with 'keyturn job watch'; don't say --emergency again, which opens another
+incident.`,
 		Example: `  keyturn key rotate phi
   keyturn key rotate phi --emergency --reason "laptop stolen" --compromised phi:3
   keyturn key rotate --purpose phi --emergency --reason "ward server broken into" --severity critical

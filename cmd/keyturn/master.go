@@ -37,9 +37,9 @@ func masterGenerate(a *app) *cobra.Command {
 	var out, at string
 	return withFlags(&cobra.Command{
 		Use: "generate", Short: "Print a fresh master key, or make one in its place",
-		Long: `Prints 32 random bytes in base64, as 'openssl rand -base64 32' does. Nothing else is done with them: add the key where it
-was put with 'keyturn master add'. With --at it is made where a URL says, on this machine, and nothing is printed of it: in a
-new file, or inside an HSM, which it then never leaves. What is there already is never replaced.`,
+		Long: `Prints 32 random bytes in base64, as 'openssl rand -base64 32' does. Nothing else is done with them: add the key where
+it was put with 'keyturn master add'. With --at it is made where a URL says, on this machine, and nothing is printed of
+it: in a new file, or inside an HSM, which it then never leaves. What is there already is never replaced.`,
 		Example: `  keyturn master generate --out /etc/keyturn/master.key
   export KEYTURN_MASTER_KEY="$(keyturn master generate)"
   keyturn master generate --at 'pkcs11:token=keyturn;object=master?module-path=/usr/lib/softhsm/libsofthsm2.so'`,
@@ -78,8 +78,8 @@ func (a *app) generateAt(ctx context.Context, url string) error {
 func masterList(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List the master keys",
-		Long: `Lists the configured master keys and whether each opens the store; "elsewhere" are those that the store is wrapped under and
-this node doesn't have: configured on another node, or forgotten.`,
+		Long: `Lists the configured master keys and whether each opens the store; "elsewhere" are those that the store is wrapped under
+and this node doesn't have: configured on another node, or forgotten.`,
 		Example: "  keyturn master list",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -136,8 +136,9 @@ func masterRemove(a *app) *cobra.Command {
 	return withFlags(&cobra.Command{
 		Use: "remove URL", Short: "Take away every wrapping under a master key",
 		Long: `Takes away every wrapping under a master key: it opens the store no more. The last one that opens is never removed. Asks
-first. It may be one that only other nodes have, or had, and then be named by its fingerprint, too: 'keyturn master list' shows
-them. While other nodes run, each must have another master key before: without --yes it is refused and says which nodes.`,
+first. It may be one that only other nodes have, or had, and then be named by its fingerprint, too: 'keyturn master
+list' shows them. While other nodes run, each must have another master key before: without --yes it is refused and says
+which nodes.`,
 		Example: "  keyturn master remove env://KEYTURN_MASTER_KEY_OLD",
 		Args:    args("URL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -166,10 +167,10 @@ func masterRotate(a *app) *cobra.Command {
 	var in api.RotateMasterRequest
 	return withFlags(&cobra.Command{
 		Use: "rotate", Short: "Wrap the key-encryption keys anew",
-		Long: `Wraps the key-encryption keys anew under every configured master key: what to do after the content of a master key changed.
-What is wrapped under master keys that this node doesn't have stays: 'keyturn master list' shows them, 'keyturn master remove' gives
-one up. With --keks a new generation of every key-encryption key is made, and all key versions are wrapped anew; that needs every
-master key of the store on this node. Neither touches data.`,
+		Long: `Wraps the key-encryption keys anew under every configured master key: what to do after the content of a master key
+changed. What is wrapped under master keys that this node doesn't have stays: 'keyturn master list' shows them, 'keyturn
+master remove' gives one up. With --keks a new generation of every key-encryption key is made, and all key versions are
+wrapped anew; that needs every master key of the store on this node. Neither touches data.`,
 		Example: "  keyturn master rotate\n  keyturn master rotate --keks",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -189,8 +190,8 @@ master key of the store on this node. Neither touches data.`,
 func masterVerify(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "verify", Short: "Open every key-encryption key under every master key",
-		Long: `Opens every key-encryption key under every master key, and says which fail. Exit status 6 when any does. On the machine of a
-server, without a token, it answers also when that has shut its keys because no master key could be reached.`,
+		Long: `Opens every key-encryption key under every master key, and says which fail. Exit status 6 when any does. On the machine
+of a server, without a token, it answers also when that has shut its keys because no master key could be reached.`,
 		Example: "  keyturn master verify",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -62,7 +62,7 @@ func TestDoctorIsContent(t *testing.T) {
 	h.create(api.CreateKeyRequest{Name: "pii"})
 	d, err := h.svc.Doctor(t.Context(), as(access.RoleAuditor))
 	h.must(err)
-	if !d.OK || len(d.Checks) != 15 {
+	if !d.OK || len(d.Checks) != 16 {
 		t.Errorf("%+v", d)
 	}
 	for _, c := range d.Checks {

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -400,9 +401,9 @@ func TestImportGivesWay(t *testing.T) {
 // (P5).
 func TestImportGoesOn(t *testing.T) {
 	m, keys, w := importing(t, 300)
-	broken := 0
+	var broken atomic.Int64 // several writers swap at once
 	m.AfterSwap = func(int) error {
-		if broken++; broken%3 == 0 {
+		if broken.Add(1)%3 == 0 {
 			return fault.New(api.CodeUnavailable, "the connection broke")
 		}
 		return nil
@@ -413,8 +414,8 @@ func TestImportGoesOn(t *testing.T) {
 			t.Fatalf("row %d: %q, written %d times", i, opened(t, m, keys, i), m.Written(int64(i)))
 		}
 	}
-	if broken < 10 {
-		t.Errorf("it broke %d times", broken)
+	if n := broken.Load(); n < 10 {
+		t.Errorf("it broke %d times", n)
 	}
 }
 

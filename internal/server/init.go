@@ -28,6 +28,7 @@ type InitOptions struct {
 	MasterKeys []string // default: KEYTURN_MASTER_KEYS, else a new key in the file master.key of the data directory
 	Embedded   bool     // see Options.Embedded
 	Environ    []string // default: os.Environ()
+	Clock      func() time.Time // default: time.Now
 }
 
 // Initialised says what Init made.
@@ -58,7 +59,10 @@ func Init(ctx context.Context, dir string, opts InitOptions) (Initialised, error
 	if err != nil {
 		return Initialised{}, fault.Wrap(api.CodeInvalid, err, "finding the data directory").WithField("dir")
 	}
-	i := initialiser{dir: dir, environ: environOr(opts.Environ)}
+	i := initialiser{dir: dir, environ: environOr(opts.Environ), clock: opts.Clock}
+	if i.clock == nil {
+		i.clock = time.Now
+	}
 	if err := i.choose(opts); err != nil {
 		return Initialised{}, err
 	}
@@ -84,6 +88,7 @@ func Init(ctx context.Context, dir string, opts InitOptions) (Initialised, error
 type initialiser struct {
 	dir     string
 	environ []string
+	clock   func() time.Time
 	cfg     Config
 	own     bool // the master key is to be made in the data directory
 }
@@ -190,7 +195,7 @@ func (i *initialiser) keys(ctx context.Context, st store.Store) error {
 	if err := ring.Open(ctx); err != nil {
 		return err
 	}
-	logKeys, err := newAuditKeys(ctx, ring, st.ID(), time.Now().UTC().Truncate(time.Microsecond))
+	logKeys, err := newAuditKeys(ctx, ring, st.ID(), i.clock().UTC().Truncate(time.Microsecond))
 	if err != nil {
 		return err
 	}
@@ -238,7 +243,7 @@ func (i *initialiser) administrator(ctx context.Context, st store.Store) (err er
 	if _, err := directory.LocalAdministrator(ctx); fault.CodeOf(err) != api.CodeNotFound {
 		return err
 	}
-	g, _, err := openGate(ctx, gateSetup{dir: i.dir, cfg: i.cfg}, attested, ring)
+	g, _, err := openGate(ctx, gateSetup{dir: i.dir, cfg: i.cfg, clock: i.clock}, attested, ring)
 	if err != nil {
 		return err
 	}
@@ -246,11 +251,11 @@ func (i *initialiser) administrator(ctx context.Context, st store.Store) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, g.Close(ctx)) }()
-	if _, err := attested.CheckRows(ctx, time.Now()); err != nil { // founds the sums of rows
+	if _, err := attested.CheckRows(ctx, i.clock()); err != nil { // founds the sums of rows
 		return err
 	}
 	// The token that comes with it is not shown: who needs one asks for it, and this one ends then.
-	_, err = kms.New(kms.Config{Gate: g, Ring: ring, Store: attested, Clock: clock.New(time.Now, nil)}).Bootstrap(ctx, Administrator)
+	_, err = kms.New(kms.Config{Gate: g, Ring: ring, Store: attested, Clock: clock.New(i.clock, nil)}).Bootstrap(ctx, Administrator)
 	return err
 }
 
