@@ -70,6 +70,10 @@ func (d *Dataset) Column(name string) (Column, bool) {
 	return Column{}, false
 }
 
+// SettingBound is the setting of the store, signed, that says that every dataset's connection is sealed together with its record.
+// Before it is there, connections may be sealed as earlier releases did it.
+const SettingBound = "datasets_bound"
+
 // Tx is what a store's transaction does for datasets. Names that don't exist are not_found; a revision that somebody
 // else moved on is conflict.
 type Tx interface {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/datasets"
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/keyring"
@@ -265,7 +266,7 @@ func (t *attestedTx) TokenByID(ctx context.Context, id string) (access.Token, er
 }
 
 // attestedSettings carry a MAC.
-var attestedSettings = []string{metaLocalAdministrator, metaEscrow}
+var attestedSettings = []string{metaLocalAdministrator, metaEscrow, datasets.SettingBound}
 
 func attestedSetting(name string) bool { return slices.Contains(attestedSettings, name) }
 

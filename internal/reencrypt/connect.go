@@ -15,6 +15,7 @@ import (
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/keyring"
 	"github.com/keyturn/keyturn/internal/keys"
+	"github.com/keyturn/keyturn/internal/store"
 )
 
 // driver chooses the driver of a connection URL.
@@ -38,7 +39,8 @@ func binding(d *datasets.Dataset) (keyring.Binding, error) {
 	return keyring.Binding{Kind: "dataset-dsn", ID: d.ID + form, Version: 1}, err
 }
 
-// formOf is a hash over everything in a dataset's record but its sealed connection, in hexadecimal.
+// formOf is a hash over everything in a dataset's record but its sealed connection, in hexadecimal. A field that a later release adds
+// to the record must be left out of its JSON while it is empty, or no connection opens any more.
 func formOf(d *datasets.Dataset) (string, error) {
 	r := *d
 	r.DSN, r.Revision = nil, 0
@@ -68,11 +70,15 @@ func (s *Service) seal(ctx context.Context, d *datasets.Dataset, dsn DSN) error 
 // dsn is a dataset's connection URL, and proves that the record is the one that was registered: all work on a dataset begins
 // with it.
 func (s *Service) dsn(ctx context.Context, d *datasets.Dataset) (DSN, error) {
-	b, err := binding(d)
-	if err != nil {
-		return DSN{}, err
+	text, err := s.unseal(ctx, d)
+	if fault.CodeOf(err) == api.CodeIntegrity {
+		var bound bool
+		if bound, err = s.bound(ctx); err == nil && !bound {
+			text, err = s.unsealEarlier(ctx, d)
+		} else if err == nil {
+			_, err = s.unseal(ctx, d)
+		}
 	}
-	text, err := s.cfg.Ring.Unseal(ctx, keys.KEKSecrets, b, d.DSN)
 	if err != nil {
 		return DSN{}, fault.Wrapf("", err, "opening the connection of dataset %s", d.Name).
 			WithNext("if its record in the store was changed, find out who writes to the database; remove the dataset and add it anew")
@@ -80,7 +86,82 @@ func (s *Service) dsn(ctx context.Context, d *datasets.Dataset) (DSN, error) {
 	if d.DSNEnv != "" {
 		return s.fromEnv(d.DSNEnv)
 	}
-	return NewDSN(string(text)), nil
+	return NewDSN(text), nil
+}
+
+func (s *Service) unseal(ctx context.Context, d *datasets.Dataset) (string, error) {
+	b, err := binding(d)
+	if err != nil {
+		return "", err
+	}
+	text, err := s.cfg.Ring.Unseal(ctx, keys.KEKSecrets, b, d.DSN)
+	return string(text), err
+}
+
+// unsealEarlier opens a connection as earlier releases sealed it: bound to the dataset's id only, or, where a variable names it,
+// not at all.
+func (s *Service) unsealEarlier(ctx context.Context, d *datasets.Dataset) (string, error) {
+	if d.DSNEnv != "" && len(d.DSN) == 0 {
+		return d.DSNEnv, nil
+	}
+	text, err := s.cfg.Ring.Unseal(ctx, keys.KEKSecrets, keyring.Binding{Kind: "dataset-dsn", ID: d.ID, Version: 1}, d.DSN)
+	return string(text), err
+}
+
+// bound says whether connections of earlier releases are refused.
+func (s *Service) bound(ctx context.Context) (is bool, err error) {
+	err = s.cfg.Store.View(ctx, func(tx store.Tx) (err error) {
+		is, err = boundIn(ctx, tx)
+		return err
+	})
+	return is, err
+}
+
+func boundIn(ctx context.Context, tx store.Tx) (bool, error) {
+	_, err := tx.Meta(ctx, datasets.SettingBound)
+	if fault.CodeOf(err) == api.CodeNotFound {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// BindRecords seals every connection that an earlier release sealed together with its record, and has the others refused from then on. Call it
+// at a start at which no process of such a release runs any more: those can't open them. It does nothing the second time.
+func (s *Service) BindRecords(ctx context.Context) error {
+	if bound, err := s.bound(ctx); err != nil || bound {
+		return err
+	}
+	return s.cfg.Store.Change(ctx, func(tx store.Tx) error {
+		if bound, err := boundIn(ctx, tx); err != nil || bound {
+			return err
+		}
+		list, err := tx.Datasets(ctx)
+		if err != nil {
+			return err
+		}
+		for _, d := range list {
+			if _, err := s.unseal(ctx, &d); fault.CodeOf(err) != api.CodeIntegrity {
+				if err != nil {
+					return err
+				}
+				continue
+			}
+			text, err := s.unsealEarlier(ctx, &d)
+			if fault.CodeOf(err) == api.CodeIntegrity {
+				continue // it opens neither way, and whoever uses it is told
+			}
+			if err == nil {
+				err = s.seal(ctx, &d, NewDSN(text))
+			}
+			if err == nil {
+				err = tx.UpdateDataset(ctx, d)
+			}
+			if err != nil {
+				return fault.Wrapf("", err, "sealing the connection of dataset %s with its record", d.Name)
+			}
+		}
+		return tx.SetMeta(ctx, datasets.SettingBound, "1")
+	})
 }
 
 // sign has the arguments of a job say who made them: keyturn, for a dataset as its record is now. Whoever writes a job of his

@@ -24,10 +24,10 @@ const Administrator = "owner"
 
 // InitOptions are the choices of `keyturn init`.
 type InitOptions struct {
-	Store      string   // default: KEYTURN_STORE, else "sqlite"
-	MasterKeys []string // default: KEYTURN_MASTER_KEYS, else a new key in the file master.key of the data directory
-	Embedded   bool     // see Options.Embedded
-	Environ    []string // default: os.Environ()
+	Store      string           // default: KEYTURN_STORE, else "sqlite"
+	MasterKeys []string         // default: KEYTURN_MASTER_KEYS, else a new key in the file master.key of the data directory
+	Embedded   bool             // see Options.Embedded
+	Environ    []string         // default: os.Environ()
 	Clock      func() time.Time // default: time.Now
 }
 

@@ -92,6 +92,7 @@ type Server struct {
 	signIns   authn.Generation
 	local     *authn.Local
 	started   time.Time
+	alone     bool // no node of an earlier release, which keeps no sums of rows, runs on the store
 
 	ready chan struct{} // closed when Serve listens
 	tls   *tls.Config   // of the https listeners; set by Serve
@@ -213,11 +214,11 @@ func (s *Server) openKeys(ctx context.Context) error {
 
 // openRows refuses a store whose signed rows aren't those that were last written.
 func (s *Server) openRows(ctx context.Context) error {
-	founded, err := s.store.CheckRows(ctx, s.time.Wall())
-	if err != nil {
+	var err error
+	if s.alone, err = s.store.CheckRows(ctx, s.time.Wall()); err != nil {
 		return fault.Wrap("", err, "opening the store")
 	}
-	if !founded {
+	if !s.alone {
 		s.log.Info("nodes of an earlier release still run: rows that are put back are noticed once they are gone", "checked", "at each start and health check")
 	}
 	return nil

@@ -30,6 +30,11 @@ func (s *Server) openServices(ctx context.Context) (err error) {
 	if err := s.kms.Start(ctx); err != nil {
 		return err
 	}
+	if s.alone {
+		if err := s.datasets.BindRecords(ctx); err != nil {
+			return err
+		}
+	}
 	if s.opts.AcceptClock != "" {
 		if err := s.kms.AcceptClock(ctx, s.opts.AcceptClock); err != nil {
 			return err
