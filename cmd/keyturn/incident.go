@@ -350,10 +350,14 @@ func didText(list []api.IncidentUser) string {
 			parts = append(parts, fmt.Sprintf("and %d more", len(list)-n))
 			break
 		}
-		text := fmt.Sprintf("%s %s times", u.User, grouped(u.Events))
-		if u.Possible > 0 {
-			text += fmt.Sprintf(" and perhaps in %s batches", grouped(u.Possible))
+		var times []string
+		if u.Events > 0 {
+			times = append(times, grouped(u.Events)+" times")
 		}
+		if u.Possible > 0 {
+			times = append(times, "perhaps in "+grouped(u.Possible)+" batches or jobs")
+		}
+		text := u.User + " " + strings.Join(times, " and ")
 		parts = append(parts, text+", last "+cell(u.Last))
 	}
 	return strings.Join(parts, "; ")
