@@ -123,6 +123,37 @@ func TestAdvisory_CVE_2026_33729(t *testing.T) {
 	})
 }
 
+// Row 74: a template reaches nothing but the row's own names and key, and what is wrong with one is said without its text.
+func TestAdvisory_CVE_2022_38149(t *testing.T) {
+	for _, text := range []string{
+		"{{ env `HOME` }}", "{env.HOME}", "{file:/etc/passwd}", "{{ getHostByName `CANARY.example` }}", "{ssn}", "{column.ssn}", "{pk.ssn}", "CANARY{", "CANARY}", "{pk}{CANARY}",
+		"{pk }", "{PK}", "CANARY\xff{pk}",
+	} {
+		d := patients()
+		d.Context = map[string]string{"table": "{table}", "column": "{column}", "pk": "{pk}", "x": text}
+		err := datasets.Validate(d)
+		if err == nil {
+			_, err = datasets.Compile(d, "ssn")
+		}
+		if fault.CodeOf(err) != api.CodeInvalid || fault.FieldOf(err) != "context" || strings.Contains(fmt.Sprintf("%+v %v", err, err), "CANARY") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	// What looks like a reference elsewhere is a text here.
+	for _, text := range []string{"$HOME", "$(id)", "%s%n", "env://HOME", "file:///etc/passwd"} {
+		d := patients()
+		d.Context["x"] = text
+		c, err := datasets.Compile(d, "ssn")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := c.AppendContext(nil, [][]byte{[]byte("7")})
+		if err != nil || !bytes.Contains(got, []byte(text)) {
+			t.Errorf("%q became %q, %v", text, got, err)
+		}
+	}
+}
+
 func TestContextOfARowRefuses(t *testing.T) {
 	c, err := datasets.Compile(patients(), "ssn")
 	if err != nil {

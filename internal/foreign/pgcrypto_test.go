@@ -2,6 +2,7 @@ package foreign_test
 
 import (
 	"database/sql"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -119,6 +120,30 @@ func TestPGPBomb(t *testing.T) {
 	}
 	refuses(t, o, big, false, foreign.NoKey)
 	opens(t, o, sql("pgp_sym_encrypt(repeat('x', 100000), 'pass', 'compress-algo=2')"), false, strings.Repeat("x", 100000), 0)
+}
+
+// Row 99: a length that somebody wrote down is no reason to allocate it. What a value claims to hold costs no more than what
+// it holds.
+func TestAdvisory_CVE_2020_15106(t *testing.T) {
+	o := opener(t, unverified(foreign.Source{Format: "pgcrypto"}), "pass")
+	session, data := "\xc3\x0d\x04\x09\x03\x08saltsalt\x60", "\x01the body that there is"
+	for name, value := range map[string]string{
+		"a session of 4 GiB":                      "\xc3\xff\xff\xff\xff\xff" + session[2:],
+		"data of 4 GiB":                           session + "\xd2\xff\xff\xff\xff\xff" + data,
+		"data of 4 GiB, in the old form":          session + "\xa6\xff\xff\xff\xff" + data[1:],
+		"a part of 1 GiB":                         session + "\xd2\xfe" + data,
+		"parts without an end":                    session + "\xd2" + strings.Repeat("\xe0x", 1000),
+		"a length that is cut off":                session + "\xd2\xff\xff",
+		"data of no length that is known, at all": session + "\xa7" + data[1:],
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, _, v := o.Open(nil, []byte(value), false, now)
+		runtime.ReadMemStats(&after)
+		if spent := after.TotalAlloc - before.TotalAlloc; v == foreign.Opened || spent > 4<<20 {
+			t.Errorf("%s: verdict %d, %d bytes allocated for %d", name, v, spent, len(value))
+		}
+	}
 }
 
 func TestPlaintextIsNoMessage(t *testing.T) {

@@ -140,6 +140,47 @@ func TestSecretsInTheContextAreRefused(t *testing.T) {
 	}
 }
 
+// Row 100: what is under one key opens under that key alone, whoever asks and by whichever door; a caller whose scope ends at
+// one key can't reach another's values by showing them at its own.
+func TestAdvisory_STORM_0558(t *testing.T) {
+	h := newHouse(t, options{})
+	h.create(api.CreateKeyRequest{Name: "consumer"})
+	h.create(api.CreateKeyRequest{Name: "enterprise"})
+	theirs, own := h.encrypt("enterprise", "078-05-1120", nil), h.encrypt("consumer", "own", nil)
+	scoped := asScoped(access.RoleApplication, "key/consumer")
+	for name, c := range map[string]*access.Caller{"the scoped caller": scoped, "the owner": owner()} {
+		doors := map[string]func(text string) error{
+			"decrypt": func(text string) error { _, _, err := h.tryDecrypt(c, "consumer", text, nil); return err },
+			"rewrap": func(text string) error {
+				_, err := h.svc.Rewrap(t.Context(), owner(), "consumer", api.RewrapRequest{Ciphertext: text})
+				return err
+			},
+			"a batch": func(text string) error {
+				out, err := h.svc.DecryptBatch(t.Context(), c, "consumer", api.DecryptBatchRequest{Items: []api.DecryptRequest{{Ciphertext: own}, {Ciphertext: text}}})
+				if err != nil {
+					return err
+				}
+				if out.Items[0].Error != nil {
+					t.Errorf("%s: its own value in a batch: %v", name, out.Items[0].Error)
+				}
+				if e := out.Items[1].Error; e != nil {
+					return fault.New(e.Code, e.Message)
+				}
+				return nil
+			},
+		}
+		for door, try := range doors {
+			if err := try(own); err != nil {
+				t.Errorf("%s: %s of its own: %v", name, door, err)
+			}
+			wants(t, try(theirs), api.CodeIntegrity)
+		}
+	}
+	_, _, err := h.tryDecrypt(scoped, "enterprise", theirs, nil)
+	wants(t, err, api.CodeDenied)
+	h.opens("enterprise", theirs, "078-05-1120", nil, 1)
+}
+
 // Rewrapping changes the version and nothing else: same plaintext, same context, and no request can widen it.
 func TestAdvisory_CVE_2026_22728(t *testing.T) {
 	h := newHouse(t, options{})
