@@ -1,6 +1,7 @@
 package connectortest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -40,24 +41,32 @@ func Torture(t *testing.T, h Harness, rows int) {
 	if verify.Opened != verify.Rows {
 		t.Errorf("of %d values, %d open", verify.Rows, verify.Opened)
 	}
-	t.Logf("seed %d: %d rows, %d writes of the application, %d abandoned runs, %d cuts; encrypt %+v; re-encrypt %+v; 0 lost, 0 left",
-		seed, rows, writes, o.abandoned, o.cuts, encrypted, moved)
+	t.Logf("seed %d: %d rows, %d writes of the application, %d abandoned runs, %d of them in the middle of their work, %d cuts; encrypt %+v; re-encrypt %+v; 0 lost, 0 left",
+		seed, rows, writes, o.abandoned, o.midway, o.cuts, encrypted, moved)
+	if o.midway < maxMidway {
+		t.Errorf("only %d runs were abandoned in the middle of their work", o.midway)
+	}
 	if encrypted.Conflicts+moved.Conflicts == 0 {
 		t.Error("there was no conflict at all: the test has not tested what it is for")
 	}
 }
 
-// maxAbandoned is how often a run is abandoned before it may end.
-const maxAbandoned = 25
+// How often a run is abandoned before it may end: so often in the middle of its work, and so often at all. A connection to
+// PostgreSQL alone may take longer than a small table does.
+const (
+	maxMidway    = 10
+	maxAbandoned = 60
+)
 
 // ordeal is one torture.
 type ordeal struct {
 	*testing.T
-	app             Database
-	db              reencrypt.Database
-	random          *rand.Rand
-	w               *Writers
-	abandoned, cuts int
+	app    Database
+	db     reencrypt.Database
+	random *rand.Rand
+	w      *Writers
+
+	abandoned, midway, cuts int
 }
 
 // endure finishes a run that is abandoned over and over. calm is called once the first walk through the table is over: from
@@ -65,7 +74,8 @@ type ordeal struct {
 func (o *ordeal) endure(kind reencrypt.Kind, calm func()) reencrypt.Counts {
 	o.Helper()
 	var r Run
-	calmed, before := false, int64(0) // before: conflicts of a run that ended too early
+	calmed, before := false, int64(0)    // before: conflicts of a run that ended too early
+	reach, midway := time.Duration(0), 0 // reach: how long runs have needed to come to their work
 	for attempt := 0; ; attempt++ {
 		if !calmed && r.State.Pass > 1 {
 			calm()
@@ -74,14 +84,15 @@ func (o *ordeal) endure(kind reencrypt.Kind, calm func()) reencrypt.Counts {
 		w := Work(o, o.db, "notes", map[string]*KeySet{"note": o.w.Keys}, kind)
 		w.Batch, w.Workers = 50+o.random.IntN(200), 1+o.random.IntN(4)
 		ctx, cancel := context.WithCancel(o.Context())
-		patience := time.Duration(o.random.IntN(40)+4*attempt) * time.Millisecond
-		if attempt >= maxAbandoned {
+		patience := reach + time.Duration(o.random.IntN(40))*time.Millisecond
+		if midway >= maxMidway || attempt >= maxAbandoned {
 			patience = time.Hour
 		}
 		abandon := time.AfterFunc(patience, cancel)
 		uncut := o.cutSoon()
-		s := r.State
-		done, err := w.Advance(ctx, &s, time.Now().Add(time.Minute), r.Save)
+		old := r.State
+		s := old
+		done, err := w.Advance(ctx, &s, time.Now().Add(3*time.Second), r.Save) // not done by then: the next attempt goes on
 		abandon.Stop()
 		cancel()
 		uncut()
@@ -96,6 +107,12 @@ func (o *ordeal) endure(kind reencrypt.Kind, calm func()) reencrypt.Counts {
 			return r.State.Counts
 		case errors.Is(err, context.Canceled), fault.CodeOf(err) == api.CodeUnavailable, fault.CodeOf(err) == api.CodeBusy:
 			o.abandoned++
+			if r.State.Pass == old.Pass && bytes.Equal(r.State.Cursor, old.Cursor) {
+				reach += 15 * time.Millisecond
+			} else {
+				midway++
+				o.midway++
+			}
 		case err != nil:
 			o.Fatalf("%s, attempt %d: %v (failed: %+v)", kind, attempt, err, r.Failed)
 		}
