@@ -30,8 +30,8 @@ type Attested struct {
 	store.Store
 	ring *keyring.Ring
 
-	mu   sync.Mutex // guards seen
-	seen [buckets]uint64
+	mu   sync.Mutex      // guards seen
+	seen [buckets]uint64 // by bucket, how often its sum had been written when this process last saw it
 }
 
 // Attest makes one; Under must follow before any of those rows is read or written. Key-encryption keys and everything
@@ -43,14 +43,16 @@ func (a *Attested) Under(ring *keyring.Ring) { a.ring = ring }
 
 // View implements store.Store.
 func (a *Attested) View(ctx context.Context, fn func(store.Tx) error) error {
-	return a.Store.View(ctx, func(tx store.Tx) error { return fn(&attestedTx{Tx: tx, by: a.attester(), of: a}) })
+	seen := a.sawBefore()
+	return a.Store.View(ctx, func(tx store.Tx) error { return fn(&attestedTx{Tx: tx, by: a.attester(), seen: seen}) })
 }
 
 // Change implements store.Store.
 func (a *Attested) Change(ctx context.Context, fn func(store.Tx) error) error {
 	var written map[int]uint64
+	seen := a.sawBefore()
 	err := a.Store.Change(ctx, func(tx store.Tx) (err error) {
-		t := &attestedTx{Tx: tx, by: a.attester(), of: a}
+		t := &attestedTx{Tx: tx, by: a.attester(), seen: seen}
 		if err = fn(t); err == nil {
 			written, err = t.writeSums(ctx)
 		}
@@ -67,8 +69,8 @@ func (a *Attested) attester() attester { return attester{a.ring} }
 // attestedTx makes and checks the MACs in one transaction.
 type attestedTx struct {
 	store.Tx
-	by attester
-	of *Attested
+	by   attester
+	seen [buckets]uint64 // Attested.seen before the transaction began: what it reads can't be older
 
 	prints *keyring.Fingerprints // nil until a row is changed
 	moved  map[int]sum           // by bucket, what the rows that were changed add to its sum

@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/incidents"
 	"github.com/keyturn/keyturn/internal/keys"
+	"github.com/keyturn/keyturn/internal/pgtest"
 	"github.com/keyturn/keyturn/internal/store"
 )
 
@@ -285,6 +287,76 @@ func TestForgedDestructionLeavesNoTombstone(t *testing.T) {
 	}
 	h.forge(`UPDATE key_versions SET state = kept.state, wrapped = kept.wrapped FROM kept`)
 	h.encrypt("phi", "x", nil)
+}
+
+// late calls its function in the middle of each transaction: when that has its snapshot, and hasn't read the sums yet.
+type late struct {
+	store.Store
+	meanwhile func()
+}
+
+func (l late) tx(ctx context.Context, tx store.Tx, fn func(store.Tx) error) error {
+	if _, err := tx.RowSums(ctx); err != nil {
+		return err
+	}
+	l.meanwhile()
+	return fn(tx)
+}
+
+func (l late) View(ctx context.Context, fn func(store.Tx) error) error {
+	return l.Store.View(ctx, func(tx store.Tx) error { return l.tx(ctx, tx, fn) })
+}
+
+func (l late) Change(ctx context.Context, fn func(store.Tx) error) error {
+	return l.Store.Change(ctx, func(tx store.Tx) error { return l.tx(ctx, tx, fn) })
+}
+
+// What is committed while a transaction goes on is not in its snapshot: its older sums are not rows that were put back.
+func TestSumsOfASnapshotAreNotSetBack(t *testing.T) {
+	for name, url := range map[string]string{"sqlite": "", "postgres": pgtest.Start(t).Database(t)} {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			h := newHouse(t, options{url: url})
+			attested := h.st.(*Attested)
+			under, made := attested.Store, 0
+			var meanwhile func()
+			attested.Store = late{under, func() {
+				if meanwhile == nil {
+					return
+				}
+				then := meanwhile
+				meanwhile = nil // once, and not in its own transactions
+				then()
+			}}
+			defer func() { attested.Store = under }()
+			create := func() {
+				made++
+				h.create(api.CreateKeyRequest{Name: fmt.Sprintf("key-%d", made)})
+			}
+			busy := func() {
+				for range 100 { // a key for most of the buckets
+					create()
+				}
+			}
+			meanwhile = busy
+			h.must(attested.View(ctx, func(tx store.Tx) error { return second(SumCounts(ctx, tx)) }))
+			meanwhile = busy
+			h.must(second(attested.CheckRows(ctx, h.clock.Now())))
+			if name == "postgres" { // one writer at a time with SQLite
+				meanwhile = busy
+				h.must(attested.Change(ctx, func(tx store.Tx) error { // it is tried once more, on a newer snapshot
+					k, err := tx.KeyByName(ctx, "key-1")
+					if err != nil {
+						return err
+					}
+					return tx.UpdateKey(ctx, k)
+				}))
+			}
+			if meanwhile != nil {
+				t.Error("a transaction had nothing beside it")
+			}
+		})
+	}
 }
 
 // While a node of an earlier release holds a shard of the log, and so may write rows without counting them, the sums aren't

@@ -216,7 +216,7 @@ func (h *house) build(o options) {
 	seen, err := SeenTime(ctx, h.st)
 	h.must(err)
 	h.time.Raise(seen)
-	h.gate, err = gate.New(gate.Config{Node: "n", Clock: h.time.Now, Key: key, CheckpointEvery: -1, SumCounts: attested.SumCounts}, st, signer)
+	h.gate, err = gate.New(gate.Config{Node: "n", Clock: h.time.Now, Key: key, CheckpointEvery: -1, SumCounts: SumCounts}, st, signer)
 	h.must(err)
 	h.must(h.gate.Start(ctx))
 	h.must(second(attested.CheckRows(ctx, h.clock.Now())))

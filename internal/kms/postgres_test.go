@@ -32,7 +32,7 @@ func (h *house) node(name string, urls ...string) *Service {
 	seen, err := SeenTime(context.Background(), st)
 	h.must(err)
 	own.Raise(seen)
-	g, err := gate.New(gate.Config{Node: name, Clock: own.Now, Key: key, CheckpointEvery: -1, Outdated: ring.Drop, SumCounts: st.SumCounts}, st, signer)
+	g, err := gate.New(gate.Config{Node: name, Clock: own.Now, Key: key, CheckpointEvery: -1, Outdated: ring.Drop, SumCounts: SumCounts}, st, signer)
 	h.must(err)
 	h.must(g.Start(context.Background()))
 	cfg := h.svc.cfg

@@ -184,7 +184,7 @@ func (h *house) over(raw store.Store) *Service {
 	h.t.Helper()
 	st := Attest(raw)
 	signer, key := h.signer()
-	g, err := gate.New(gate.Config{Node: "n", Clock: h.clock.Now, Key: key, CheckpointEvery: -1, SumCounts: st.SumCounts}, st, signer)
+	g, err := gate.New(gate.Config{Node: "n", Clock: h.clock.Now, Key: key, CheckpointEvery: -1, SumCounts: SumCounts}, st, signer)
 	h.must(err)
 	cfg := h.svc.cfg
 	cfg.Gate, cfg.Store = g, st

@@ -134,13 +134,13 @@ func (t *attestedTx) writeSums(ctx context.Context) (map[int]uint64, error) {
 	written := map[int]uint64{}
 	for _, b := range slices.Sorted(maps.Keys(t.moved)) {
 		old, err := t.Tx.RowSum(ctx, b)
-		if fault.CodeOf(err) == api.CodeNotFound && len(written) == 0 && t.of.lastSeen(b) == 0 {
+		if fault.CodeOf(err) == api.CodeNotFound && len(written) == 0 && t.seen[b] == 0 {
 			return nil, nil
 		}
 		if err != nil {
 			return nil, missing(err, b)
 		}
-		if old.Seq < t.of.lastSeen(b) {
+		if old.Seq < t.seen[b] {
 			return nil, setBack(b)
 		}
 		now, err := t.by.openSum(ctx, old)
@@ -198,11 +198,12 @@ func missing(err error, bucket int) error {
 	return fault.New(api.CodeIntegrity, "the sum of rows of "+tableOf(bucket)+" is gone").WithNext(nextRows)
 }
 
-// lastSeen is how often a bucket's sum had been written when this process last saw it.
-func (a *Attested) lastSeen(bucket int) uint64 {
+// sawBefore is how often each sum had been written when this process last saw it. Ask before a transaction begins, and hold what
+// it reads against that: what others commit while it goes on is seen by this process and not by the transaction's snapshot.
+func (a *Attested) sawBefore() [buckets]uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.seen[bucket]
+	return a.seen
 }
 
 func (a *Attested) saw(written map[int]uint64) {
@@ -213,21 +214,25 @@ func (a *Attested) saw(written map[int]uint64) {
 	}
 }
 
-// SumCounts is how often each sum of rows was written, for a checkpoint to sign: nil before they are founded. It believes only counts that
-// are sealed with their sums. Errors: integrity when one is missing, was not written by keyturn, or is older than one that
-// this process has seen.
-func (a *Attested) SumCounts(ctx context.Context, tx store.Tx) ([]uint64, error) {
-	_, counts, err := a.sums(ctx, tx)
+// SumCounts is how often each sum of rows was written, for a checkpoint to sign: nil before they are founded. tx is one of Attested's own.
+// It believes only counts that are sealed with their sums. Errors: integrity when one is missing, was not written by keyturn, or
+// is older than one that this process had seen when tx began.
+func SumCounts(ctx context.Context, tx store.Tx) ([]uint64, error) {
+	t, ok := tx.(*attestedTx)
+	if !ok {
+		return nil, fault.New(api.CodeInternal, "counting sums of rows: the transaction isn't of the attested store")
+	}
+	_, counts, err := t.sums(ctx)
 	return counts, err
 }
 
 // sums reads all sums; none before they are founded.
-func (a *Attested) sums(ctx context.Context, tx store.Tx) ([]sum, []uint64, error) {
-	stored, err := tx.RowSums(ctx)
+func (t *attestedTx) sums(ctx context.Context) ([]sum, []uint64, error) {
+	stored, err := t.Tx.RowSums(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	if len(stored) == 0 && a.lastSeen(0) == 0 {
+	if len(stored) == 0 && t.seen[0] == 0 {
 		return nil, nil, nil
 	}
 	sums, counts := make([]sum, buckets), make([]uint64, buckets)
@@ -236,10 +241,10 @@ func (a *Attested) sums(ctx context.Context, tx store.Tx) ([]sum, []uint64, erro
 		if i < 0 {
 			return nil, nil, missing(errNoSum, b)
 		}
-		if stored[i].Seq < a.lastSeen(b) {
+		if stored[i].Seq < t.seen[b] {
 			return nil, nil, setBack(b)
 		}
-		if sums[b], err = a.attester().openSum(ctx, stored[i]); err != nil {
+		if sums[b], err = t.by.openSum(ctx, stored[i]); err != nil {
 			return nil, nil, err
 		}
 		counts[b] = stored[i].Seq
@@ -256,12 +261,13 @@ var errNoSum = fault.New(api.CodeNotFound, "no sum")
 func (a *Attested) CheckRows(ctx context.Context, now time.Time) (founded bool, err error) {
 	var bad map[int][]string
 	var counts []uint64
-	err = a.Store.View(ctx, func(tx store.Tx) (err error) {
+	err = a.View(ctx, func(tx store.Tx) (err error) {
+		t := tx.(*attestedTx)
 		var kept []sum
-		if kept, counts, err = a.sums(ctx, tx); err != nil || kept == nil {
+		if kept, counts, err = t.sums(ctx); err != nil || kept == nil {
 			return err
 		}
-		bad, err = a.compare(ctx, tx, kept)
+		bad, err = a.compare(ctx, t.Tx, kept)
 		return err
 	})
 	switch {
@@ -372,7 +378,7 @@ func (a *Attested) write(ctx context.Context, tx store.Tx, after []uint64) error
 	if err != nil {
 		return err
 	}
-	t := &attestedTx{Tx: tx, by: a.attester(), of: a}
+	t := &attestedTx{Tx: tx, by: a.attester()}
 	for b, s := range sums {
 		if err := t.putSum(ctx, b, after[b]+1, s); err != nil {
 			return err
@@ -384,6 +390,7 @@ func (a *Attested) write(ctx context.Context, tx store.Tx, after []uint64) error
 // AcceptRows takes the rows as they stand for right: what somebody says who has looked at them, after CheckRows or a checkpoint
 // has refused them. signed is what the newest checkpoint says of how often each sum was written; nil when it says nothing.
 func (a *Attested) AcceptRows(ctx context.Context, signed []uint64) error {
+	seen := a.sawBefore()
 	return a.Store.Change(ctx, func(tx store.Tx) error {
 		stored, err := tx.RowSums(ctx)
 		if err != nil {
@@ -393,7 +400,7 @@ func (a *Attested) AcceptRows(ctx context.Context, signed []uint64) error {
 		copy(after, signed)
 		for _, s := range stored {
 			if s.Bucket < buckets {
-				after[s.Bucket] = max(after[s.Bucket], s.Seq, a.lastSeen(s.Bucket))
+				after[s.Bucket] = max(after[s.Bucket], s.Seq, seen[s.Bucket])
 			}
 		}
 		return a.write(ctx, tx, after)

@@ -247,7 +247,7 @@ func openGate(ctx context.Context, in gateSetup, st *kms.Attested, ring *keyring
 	g, err := gate.New(gate.Config{
 		Node: in.cfg.Node, Environment: in.cfg.Environment, Clock: in.clock, Key: public, Log: in.log,
 		Outdated:       ring.Drop,
-		SumCounts:      st.SumCounts,
+		SumCounts:      kms.SumCounts,
 		AcceptRows:     in.acceptRows,
 		CheckpointFile: file, CheckpointEvery: in.cfg.Audit.CheckpointEvery,
 	}, st, signer)
