@@ -140,12 +140,14 @@ func (g *Gate) publish(c audit.Checkpoint, write bool) error {
 type ends struct {
 	signed audit.Checkpoint // with its signature checked; zero when there is none
 	heads  []audit.Head     // of all shards
+	own    audit.ShardHead  // what our shard was, in memory, before the snapshot: it can't be shorter
 	rows   []uint64         // what audit.Checkpoint.Rows would be now
 	badSum error            // why rows can't be told
 }
 
 func (g *Gate) readEnds(ctx context.Context) (e ends, err error) {
 	var stored audit.StoredCheckpoint
+	e.own = g.ownHead()
 	err = g.st.View(ctx, func(tx store.Tx) error {
 		if stored, err = tx.LastCheckpoint(ctx); err != nil && fault.CodeOf(err) != api.CodeNotFound {
 			return err
@@ -187,7 +189,12 @@ func (g *Gate) continuation(ctx context.Context, e ends, cover coverage) (audit.
 		}
 		switch {
 		case h.Shard == own.Shard:
-			now = own // in memory, whatever the store says
+			// A store that lost our end, by a failover that nothing of ours has noticed yet, must not get a checkpoint that
+			// signs it: no start would ever believe that store again.
+			if now.Size < e.own.Size || now.Size > 0 && now.Size == e.own.Size && now.Root != e.own.Root {
+				return next, notOurs(h.Shard)
+			}
+			now = own // in memory: the snapshot may be older
 			if err := notShorter(signed, now); err != nil {
 				return next, err
 			}
@@ -221,6 +228,12 @@ func (e *ends) rowsSetBack(signed audit.Checkpoint) error {
 	}
 	return fault.Newf(api.CodeIntegrity, "rows of the store are older than audit checkpoint %d says: they were put back to an earlier state", signed.Sequence).
 		WithNext("keep the database and every checkpoint file as evidence, and put its newest state back: docs/runbooks/rows-set-back.md")
+}
+
+// notOurs is the error of a shard whose end is not what its node wrote last.
+func notOurs(shard int) error {
+	return fault.Newf(api.CodeIntegrity, "audit shard %d ends with something that this node did not write", shard).
+		WithNext("run keyturn audit verify, and find out who else writes to the store")
 }
 
 func notShorter(signed, now audit.ShardHead) error {

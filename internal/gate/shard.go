@@ -127,8 +127,7 @@ func (g *Gate) settle() error {
 			return nil
 		}
 	}
-	g.stop(fault.Newf(api.CodeIntegrity, "audit shard %d ends with something that this node did not write", s.number).
-		WithNext("run keyturn audit verify, and find out who else writes to the store"))
+	g.stop(notOurs(s.number))
 	return g.stopped.Load()
 }
 
