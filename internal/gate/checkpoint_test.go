@@ -328,6 +328,32 @@ func TestVerifyFindsHiddenSegments(t *testing.T) {
 	}
 }
 
+// A store that lost the end of a running node's log, in a failover, gets no checkpoint that signs what it lost: neither when one
+// is asked for nor by the node's last one when it closes. No start would believe the store again.
+func TestLostEndIsNotSigned(t *testing.T) {
+	for _, last := range []bool{false, true} {
+		st := sqliteStore(t)()
+		g := start(t, st, Config{})
+		for i := range 3 {
+			if err := use(g, fmt.Sprint(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		rewrite(t, st, `DELETE FROM audit_segments WHERE seq > 2`)
+		if last {
+			_ = g.Close(t.Context()) // it may say so or not: what it leaves behind counts
+		} else if _, err := g.Checkpoint(t.Context()); fault.CodeOf(err) != api.CodeIntegrity || !contains(err.Error(), "did not write") {
+			t.Errorf("a checkpoint: %v", err)
+		} else if err := use(g, "after"); err == nil {
+			t.Error("the node goes on")
+		}
+		// Another node, without the file, which somebody moved away who accepts the loss.
+		if err := build(t, st, Config{}).Start(t.Context()); err != nil {
+			t.Errorf("closed by itself %v: the next start: %v", last, err)
+		}
+	}
+}
+
 // TestStartFindsWhatHappenedWhileAway: the store is changed while no gate runs. What concerns the part that is not signed
 // yet, or the end of the log, is found at the start; every change is found by Verify, with its place.
 func TestStartFindsWhatHappenedWhileAway(t *testing.T) {
