@@ -191,7 +191,7 @@ func (g *Gate) continuation(ctx context.Context, e ends, cover coverage) (audit.
 		case h.Shard == own.Shard:
 			// A store that lost our end, by a failover that nothing of ours has noticed yet, must not get a checkpoint that
 			// signs it: no start would ever believe that store again.
-			if now.Size < e.own.Size || now.Size > 0 && now.Size == e.own.Size && now.Root != e.own.Root {
+			if isBehind(now, e.own) {
 				return next, notOurs(h.Shard)
 			}
 			now = own // in memory: the snapshot may be older
@@ -236,8 +236,13 @@ func notOurs(shard int) error {
 		WithNext("run keyturn audit verify, and find out who else writes to the store")
 }
 
+// isBehind says that a shard can't have come to now after it was known to be at an earlier head.
+func isBehind(now, known audit.ShardHead) bool {
+	return now.Size < known.Size || now.Size == known.Size && now.Root != known.Root
+}
+
 func notShorter(signed, now audit.ShardHead) error {
-	if now.Size < signed.Size || now.Size == signed.Size && now.Root != signed.Root {
+	if isBehind(now, signed) {
 		return fault.Newf(api.CodeIntegrity, "audit shard %d has %d events, and a checkpoint signed %d: the store was set back or changed", now.Shard, now.Size, signed.Size).
 			WithNext(evidence)
 	}

@@ -329,13 +329,10 @@ func TestSumsOfASnapshotAreNotSetBack(t *testing.T) {
 				then()
 			}}
 			defer func() { attested.Store = under }()
-			create := func() {
-				made++
-				h.create(api.CreateKeyRequest{Name: fmt.Sprintf("key-%d", made)})
-			}
 			busy := func() {
 				for range 100 { // a key for most of the buckets
-					create()
+					made++
+					h.create(api.CreateKeyRequest{Name: fmt.Sprintf("key-%d", made)})
 				}
 			}
 			meanwhile = busy

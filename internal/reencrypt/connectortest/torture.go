@@ -1,10 +1,10 @@
 package connectortest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,32 +41,64 @@ func Torture(t *testing.T, h Harness, rows int) {
 	if verify.Opened != verify.Rows {
 		t.Errorf("of %d values, %d open", verify.Rows, verify.Opened)
 	}
-	t.Logf("seed %d: %d rows, %d writes of the application, %d abandoned runs, %d of them in the middle of their work, %d cuts; encrypt %+v; re-encrypt %+v; 0 lost, 0 left",
-		seed, rows, writes, o.abandoned, o.midway, o.cuts, encrypted, moved)
-	if o.midway < maxMidway {
-		t.Errorf("only %d runs were abandoned in the middle of their work", o.midway)
+	t.Logf("seed %d: %d rows, %d writes of the application, %d abandoned runs, %d cuts; encrypt %+v; re-encrypt %+v; 0 lost, 0 left",
+		seed, rows, writes, o.abandoned, o.cuts, encrypted, moved)
+	if o.abandoned < maxAbandoned {
+		t.Errorf("only %d runs were abandoned in the middle of their work", o.abandoned)
 	}
 	if encrypted.Conflicts+moved.Conflicts == 0 {
 		t.Error("there was no conflict at all: the test has not tested what it is for")
 	}
 }
 
-// How often a run is abandoned before it may end: so often in the middle of its work, and so often at all. A connection to
-// PostgreSQL alone may take longer than a small table does.
-const (
-	maxMidway    = 10
-	maxAbandoned = 60
-)
+// maxAbandoned is how often a run is abandoned in the middle of its work before it may end.
+const maxAbandoned = 8
 
 // ordeal is one torture.
 type ordeal struct {
 	*testing.T
-	app    Database
-	db     reencrypt.Database
-	random *rand.Rand
-	w      *Writers
+	app             Database
+	db              reencrypt.Database
+	random          *rand.Rand
+	w               *Writers
+	abandoned, cuts int
+}
 
-	abandoned, midway, cuts int
+// quitter is a target whose writers say so when they are about to write a page.
+type quitter struct {
+	reencrypt.Target
+	writes func()
+}
+
+type quittersWriter struct {
+	reencrypt.Writer
+	writes func()
+}
+
+func (q quitter) Writer(ctx context.Context) (reencrypt.Writer, error) {
+	w, err := q.Target.Writer(ctx)
+	return quittersWriter{w, q.writes}, err
+}
+
+func (w quittersWriter) Swap(ctx context.Context, b *reencrypt.Batch, from, to int) (int, error) {
+	w.writes()
+	return w.Writer.Swap(ctx, b, from, to)
+}
+
+// abandon makes w a run that is given up when it is about to write one of its first pages, or a moment later: what it is
+// doing then is anybody's guess.
+func (o *ordeal) abandon(w *reencrypt.Work, giveUp func()) {
+	var pages atomic.Int64
+	last, moment := 1+o.random.Int64N(2), time.Duration(o.random.IntN(3))*time.Millisecond
+	w.Target = quitter{w.Target, func() {
+		switch {
+		case pages.Add(1) != last:
+		case moment == 0:
+			giveUp()
+		default:
+			time.AfterFunc(moment, giveUp)
+		}
+	}}
 }
 
 // endure finishes a run that is abandoned over and over. calm is called once the first walk through the table is over: from
@@ -74,9 +106,8 @@ type ordeal struct {
 func (o *ordeal) endure(kind reencrypt.Kind, calm func()) reencrypt.Counts {
 	o.Helper()
 	var r Run
-	calmed, before := false, int64(0)    // before: conflicts of a run that ended too early
-	reach, midway := time.Duration(0), 0 // reach: how long runs have needed to come to their work
-	for attempt := 0; ; attempt++ {
+	calmed, before := false, int64(0) // before: conflicts of a run that ended too early
+	for attempt, abandoned := 0, 0; ; attempt++ {
 		if !calmed && r.State.Pass > 1 {
 			calm()
 			calmed = true
@@ -84,16 +115,13 @@ func (o *ordeal) endure(kind reencrypt.Kind, calm func()) reencrypt.Counts {
 		w := Work(o, o.db, "notes", map[string]*KeySet{"note": o.w.Keys}, kind)
 		w.Batch, w.Workers = 50+o.random.IntN(200), 1+o.random.IntN(4)
 		ctx, cancel := context.WithCancel(o.Context())
-		patience := reach + time.Duration(o.random.IntN(40))*time.Millisecond
-		if midway >= maxMidway || attempt >= maxAbandoned {
-			patience = time.Hour
+		if abandoned < maxAbandoned {
+			o.abandon(&w, cancel)
 		}
-		abandon := time.AfterFunc(patience, cancel)
 		uncut := o.cutSoon()
-		old := r.State
-		s := old
+		s := r.State
 		done, err := w.Advance(ctx, &s, time.Now().Add(3*time.Second), r.Save) // not done by then: the next attempt goes on
-		abandon.Stop()
+		gaveUp := ctx.Err() != nil
 		cancel()
 		uncut()
 		switch {
@@ -106,12 +134,9 @@ func (o *ordeal) endure(kind reencrypt.Kind, calm func()) reencrypt.Counts {
 			r.State.Counts.Conflicts += before
 			return r.State.Counts
 		case errors.Is(err, context.Canceled), fault.CodeOf(err) == api.CodeUnavailable, fault.CodeOf(err) == api.CodeBusy:
-			o.abandoned++
-			if r.State.Pass == old.Pass && bytes.Equal(r.State.Cursor, old.Cursor) {
-				reach += 15 * time.Millisecond
-			} else {
-				midway++
-				o.midway++
+			if gaveUp { // otherwise a cut ended it
+				abandoned++
+				o.abandoned++
 			}
 		case err != nil:
 			o.Fatalf("%s, attempt %d: %v (failed: %+v)", kind, attempt, err, r.Failed)
