@@ -29,6 +29,11 @@ type Session struct {
 	LockTimeout time.Duration
 	// StatementTimeout ends a page that takes too long. Counting the whole table is exempt. Default 60 s.
 	StatementTimeout time.Duration
+	// IdleInTransaction is how long the database lets a transaction of ours wait for its next statement before it takes it
+	// back, where it knows such a thing (SQLite doesn't). A process of ours that stands still in the midst of a page
+	// (SIGSTOP, a frozen machine, a network that swallows everything) would hold the application's rows for as long as it
+	// does. Default 5 s: a healthy one waits for milliseconds. Whole seconds on MariaDB and MySQL.
+	IdleInTransaction time.Duration
 }
 
 // WithDefaults fills in the zero values.
@@ -38,6 +43,9 @@ func (s Session) WithDefaults() Session {
 	}
 	if s.StatementTimeout <= 0 {
 		s.StatementTimeout = time.Minute
+	}
+	if s.IdleInTransaction <= 0 {
+		s.IdleInTransaction = 5 * time.Second
 	}
 	return s
 }

@@ -2,6 +2,7 @@ package soak
 
 import (
 	"bytes"
+	"context"
 	"io/fs"
 	"net"
 	"os"
@@ -9,6 +10,14 @@ import (
 	"testing"
 	"time"
 )
+
+// within is the test's context with an end: what hasn't happened within five minutes doesn't, and whoever waits says so
+// instead of leaving that to the end of the whole room.
+func within(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
 
 // chown gives a tree to an unprivileged user.
 func chown(dir string, uid int) error {

@@ -90,7 +90,7 @@ func newHistory(t *testing.T, nodes *Nodes, token, prefix string) *history {
 
 // run does n operations from two clients a node, while nodes are disturbed.
 func (h *history) run(rng *rand.Rand, n int, pause time.Duration) (pauses, kills int) {
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, stop := context.WithCancel(within(h.t))
 	var disturbed, clients sync.WaitGroup
 	seed := rng.Uint64()
 	disturbed.Go(func() { pauses, kills = h.disturb(ctx, rand.New(rand.NewPCG(seed, 1)), pause) })
@@ -98,7 +98,7 @@ func (h *history) run(rng *rand.Rand, n int, pause time.Duration) (pauses, kills
 	for i := range 2 * len(h.nodes.All) {
 		clients.Go(func() {
 			rng := rand.New(rand.NewPCG(seed, uint64(2+i)))
-			for done.Load() < int64(n) {
+			for done.Load() < int64(n) && ctx.Err() == nil {
 				if h.one(i, i%len(h.nodes.All), rng) {
 					done.Add(1)
 				} else {
@@ -108,6 +108,9 @@ func (h *history) run(rng *rand.Rand, n int, pause time.Duration) (pauses, kills
 		})
 	}
 	clients.Wait()
+	if ctx.Err() != nil {
+		h.t.Errorf("%d of %d operations: %v", done.Load(), n, ctx.Err())
+	}
 	stop()
 	disturbed.Wait()
 	return pauses, kills

@@ -95,7 +95,7 @@ func (n *Nodes) wantSound() {
 }
 
 // TestAFencedNodeEndsItself: a node is stopped for longer than its lease of the audit log, and another that starts takes its
-// shard. When it goes on it answers nothing any more, ends by itself with an error that says why, and a new start works.
+// shard (at once, or when the database has taken back the transaction that it may be in). When it goes on it answers nothing any more, ends by itself with an error that says why, and a new start works.
 func TestAFencedNodeEndsItself(t *testing.T) {
 	server := pgtest.Start(t)
 	nodes := NewNodes(t, 2, NodesOptions{Server: server})
@@ -105,7 +105,7 @@ func TestAFencedNodeEndsItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	away.Pause()
-	if err := server.Exec(t.Context(), nodes.URL, `UPDATE keyturn.audit_shards SET lease_until = 1`); err != nil {
+	if err := server.Exec(within(t), nodes.URL, `UPDATE keyturn.audit_shards SET lease_until = 1`); err != nil {
 		t.Fatal(err)
 	}
 	other.Start()

@@ -129,16 +129,16 @@ func (c *turnover) killUntil(version uint32) (kills int) {
 // settle waits until nothing is left to do by itself: no job is unfinished.
 func (c *turnover) settle() {
 	c.t.Helper()
-	client := c.nodes.All[0].Client()
+	client, ctx := c.nodes.All[0].Client(), within(c.t)
 	for _, state := range []string{"queued", "running", "queued", "running"} {
-		list, err := client.Jobs(c.t.Context(), keyturn.JobFilter{State: state})
+		list, err := client.Jobs(ctx, keyturn.JobFilter{State: state})
 		if err != nil {
 			c.t.Fatal(err)
 		}
 		for _, j := range list.Jobs {
-			for _, err := range client.WatchJob(c.t.Context(), j.ID) {
+			for _, err := range client.WatchJob(ctx, j.ID) {
 				if err != nil {
-					c.t.Fatal(err)
+					c.t.Fatalf("waiting for %s, job %s, which was %s after %d attempts (%s): %v", j.Kind, j.ID, j.State, j.Attempts, j.Error, err)
 				}
 			}
 		}

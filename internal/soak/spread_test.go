@@ -1,6 +1,7 @@
 package soak
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ import (
 // takes the job over and goes on; the first one wakes up, finds the job lost, and writes neither progress nor events. Every
 // row is moved, and opens; the log says which node did how much (FAULTS rows 6 and 13).
 func TestAPausedOwnerWritesNothingStale(t *testing.T) {
-	server := pgtest.Start(t)
+	ctx, server := within(t), pgtest.Start(t)
 	app := server.Database(t)
 	const rows = 3000
 	if err := server.Exec(t.Context(), app, `CREATE TABLE patients (id bigint PRIMARY KEY, ssn text NOT NULL)`,
@@ -37,18 +38,18 @@ func TestAPausedOwnerWritesNothingStale(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	owner := nodes.owner(t, server, run.Job)
+	owner := nodes.owner(ctx, t, server, run.Job)
 	owner.Pause()
 	other := first
 	if owner == first {
 		other = second
 	}
 	// As if its lease had run out: the job is anybody's.
-	if err := server.Exec(t.Context(), nodes.URL, `UPDATE keyturn.jobs SET lease_until = 1 WHERE id = '`+run.Job+`'`); err != nil {
+	if err := server.Exec(ctx, nodes.URL, `UPDATE keyturn.jobs SET lease_until = 1 WHERE id = '`+run.Job+`'`); err != nil {
 		t.Fatal(err)
 	}
 	watcher := other.Client(keyturn.WithTimeout(2 * time.Minute))
-	for job, err := range watcher.WatchJob(t.Context(), run.Job) {
+	for job, err := range watcher.WatchJob(ctx, run.Job) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,7 +59,7 @@ func TestAPausedOwnerWritesNothingStale(t *testing.T) {
 	}
 	owner.Continue()
 	var job api.Job
-	for job, err = range watcher.WatchJob(t.Context(), run.Job) {
+	for job, err = range watcher.WatchJob(ctx, run.Job) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -103,17 +104,21 @@ func (n *Nodes) ownerName(t *testing.T, server *pgtest.Server, job string) strin
 }
 
 // owner waits until a job has one.
-func (n *Nodes) owner(t *testing.T, server *pgtest.Server, job string) *Node {
+func (n *Nodes) owner(ctx context.Context, t *testing.T, server *pgtest.Server, job string) *Node {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for range tick.C {
+	for {
 		name := n.ownerName(t, server, job)
 		for _, node := range n.All {
 			if strings.HasPrefix(name, node.Name+"/") {
 				return node
 			}
 		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("nobody took job %s: %v", job, ctx.Err())
+		}
 	}
-	return nil
 }

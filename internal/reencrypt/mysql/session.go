@@ -8,6 +8,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 
@@ -29,17 +30,18 @@ const (
 //   - Strict: a value that doesn't fit is an error and never cut or changed. Dates that aren't dates are left alone: they
 //     are the application's, and may stand in keys.
 //   - lock_wait_timeout is about whole tables: somebody who changes one waits for our statements, and others behind him.
-//   - net_…_timeout: a page may wait for its turn while the run is throttled.
+//   - net_…_timeout and wait_timeout: a page may wait for its turn while the run is throttled. In the midst of a transaction
+//     nobody waits (Session.IdleInTransaction): MariaDB knows the difference, for MySQL see patience.
 //   - eq_range_index_dive_limit: rows are found by their key; the planner needn't look how many there will be.
 func (d *database) settings(r role) []string {
-	seconds := max(1, int64(d.session.LockTimeout.Seconds())) // servers know nothing shorter
+	seconds := wholeSeconds(d.session.LockTimeout)
 	s := []string{
 		"SET NAMES utf8mb4 COLLATE utf8mb4_bin",
 		"SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
 		"SET SESSION sql_mode = 'STRICT_ALL_TABLES,STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION', " +
 			"time_zone = '+00:00', autocommit = 1, completion_type = 0, sql_safe_updates = 0, sql_big_selects = 1, sql_select_limit = DEFAULT, " +
-			"net_read_timeout = 600, net_write_timeout = 600, wait_timeout = 28800, eq_range_index_dive_limit = 1, " +
-			fmt.Sprintf("innodb_lock_wait_timeout = %d, lock_wait_timeout = %d", seconds, seconds),
+			"net_read_timeout = 600, net_write_timeout = 600, eq_range_index_dive_limit = 1, " +
+			fmt.Sprintf("wait_timeout = %d, innodb_lock_wait_timeout = %d, lock_wait_timeout = %d", wholeSeconds(betweenPages), seconds, seconds),
 	}
 	if r != writing {
 		s = append(s, "SET SESSION TRANSACTION READ ONLY")
@@ -49,10 +51,16 @@ func (d *database) settings(r role) []string {
 		limit = 0
 	}
 	if d.mariadb {
-		return append(s, fmt.Sprintf("SET SESSION max_statement_time = %.3f", limit.Seconds()))
+		return append(s, fmt.Sprintf("SET SESSION max_statement_time = %.3f, idle_transaction_timeout = %d", limit.Seconds(), wholeSeconds(d.session.IdleInTransaction)))
 	}
 	return append(s, fmt.Sprintf("SET SESSION max_execution_time = %d", limit.Milliseconds()))
 }
+
+// betweenPages is how long a connection may wait for the next page.
+const betweenPages = 8 * time.Hour
+
+// wholeSeconds is a limit as servers know it: nothing shorter.
+func wholeSeconds(d time.Duration) int64 { return max(1, int64(d.Seconds())) }
 
 // conn is one connection. It belongs to one goroutine. It is the library's own and not one of database/sql: rows are taken
 // off the wire as they are wanted, and arguments aren't copied.

@@ -7,8 +7,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/envelope"
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/reencrypt"
 	"github.com/keyturn/keyturn/internal/reencrypt/connectortest"
 	"github.com/keyturn/keyturn/internal/reencrypt/mysql"
@@ -51,6 +54,46 @@ func swap(t *testing.T, w reencrypt.Work, b *reencrypt.Batch) (int, error) {
 	}
 	defer writer.Close()
 	return writer.Swap(t.Context(), b, 0, b.Rows())
+}
+
+// TestAStoppedWriterHoldsNobodyUp: a process that stands still in the midst of a page (SIGSTOP, a frozen machine) holds the
+// application's rows only until the server takes its transaction back; when it goes on it writes nothing.
+func TestAStoppedWriterHoldsNobodyUp(t *testing.T) {
+	for name, asOnMySQL := range map[string]bool{"mariadb": false, "as on mysql": true} {
+		t.Run(name, func(t *testing.T) {
+			d := fresh(t)
+			d.Exec(t, "CREATE TABLE t (id bigint PRIMARY KEY, v varchar(300))", "INSERT INTO t VALUES (1, 'a'), (2, 'b')")
+			db, err := mysql.Driver{}.Open(t.Context(), reencrypt.NewDSN(d.URL), reencrypt.Session{IdleInTransaction: time.Second})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			w := connectortest.Work(t, db, "t", map[string]*connectortest.KeySet{"v": connectortest.NewKeySet(envelope.SuiteStandard)}, reencrypt.KindEncrypt)
+			b := page(t, w)
+			writer, err := w.Target.Writer(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer writer.Close()
+			if n, err := writer.Swap(t.Context(), b, 0, 1); err != nil || n != 1 {
+				t.Fatalf("%d rows written, %v", n, err)
+			}
+			d.Exec(t, "UPDATE t SET v = 'a' WHERE id = 1")
+			if err := mysql.Begin(t.Context(), writer, b, asOnMySQL); err != nil {
+				t.Fatal(err)
+			}
+			d.Exec(t, "SET SESSION innodb_lock_wait_timeout = 60", "UPDATE t SET v = 'theirs' WHERE id = 1")
+			if n, err := writer.Swap(t.Context(), b, 0, b.Rows()); n != 0 || fault.CodeOf(err) != api.CodeUnavailable {
+				t.Errorf("the writer that went on: %d rows, %v", n, err)
+			}
+			if n, err := swap(t, w, b); err != nil || n != 1 {
+				t.Errorf("a new writer: %d rows, %v; want the one that the application left", n, err)
+			}
+			if got := string(d.Rows(t, "SELECT GROUP_CONCAT(v ORDER BY id) FROM t")[0][0]); got != "theirs,new b" {
+				t.Errorf("the table holds %s", got)
+			}
+		})
+	}
 }
 
 // TestEqualMeansToTheByte: what a collation takes for equal (upper and lower case, accents, blanks at the end) is another

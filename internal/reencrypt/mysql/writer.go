@@ -3,6 +3,8 @@ package mysql
 import (
 	"context"
 	"database/sql/driver"
+	"fmt"
+	"time"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
@@ -21,6 +23,7 @@ type writer struct {
 	*target
 	conn       *conn
 	lock, swap *statement
+	patience   bool // the server has no limit for idle transactions, so the one for idle sessions does its work
 
 	locked  *reencrypt.Page // keys of the rows that a statement took
 	take    []int           // rows of the batch that are ours until the commit
@@ -34,7 +37,7 @@ func (t *target) Writer(ctx context.Context) (reencrypt.Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{target: t, conn: c, locked: reencrypt.NewPage(len(t.keys), 0)}
+	w := &writer{target: t, conn: c, patience: !t.db.mariadb, locked: reencrypt.NewPage(len(t.keys), 0)}
 	if w.lock, err = c.prepare(ctx, t.lockSQL(lockRows)); err == nil {
 		w.swap, err = c.prepare(ctx, t.swapSQL(swapRows))
 	}
@@ -57,20 +60,15 @@ func (w *writer) Swap(ctx context.Context, b *reencrypt.Batch, from, to int) (in
 	if err != nil {
 		// The session is of use only when this succeeds; where the connection broke, the server takes everything back by itself.
 		_ = w.conn.exec(ctx, "ROLLBACK")
-		return 0, err
+		n = 0
 	}
-	return n, nil
+	_ = w.waitUpTo(ctx, betweenPages) // a connection that broke meanwhile is found by the next page
+	return n, err
 }
 
 func (w *writer) transaction(ctx context.Context, b *reencrypt.Batch, from, to int) (int, error) {
-	if err := w.conn.exec(ctx, "START TRANSACTION"); err != nil {
+	if err := w.begin(ctx, b, from, to); err != nil {
 		return 0, err
-	}
-	w.take = w.take[:0]
-	for ; from < to; from += lockRows {
-		if err := w.lockUpTo(ctx, b, from, min(from+lockRows, to)); err != nil {
-			return 0, err
-		}
 	}
 	total := 0
 	for at := 0; at < len(w.take); at += swapRows {
@@ -87,6 +85,31 @@ func (w *writer) transaction(ctx context.Context, b *reencrypt.Batch, from, to i
 		return 0, err
 	}
 	return total, nil
+}
+
+// begin starts the transaction and takes rows.
+func (w *writer) begin(ctx context.Context, b *reencrypt.Batch, from, to int) error {
+	if err := w.waitUpTo(ctx, w.db.session.IdleInTransaction); err != nil {
+		return err
+	}
+	if err := w.conn.exec(ctx, "START TRANSACTION"); err != nil {
+		return err
+	}
+	w.take = w.take[:0]
+	for ; from < to; from += lockRows {
+		if err := w.lockUpTo(ctx, b, from, min(from+lockRows, to)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// waitUpTo sets how long the server waits for our next statement, where it has one limit for sessions and transactions.
+func (w *writer) waitUpTo(ctx context.Context, d time.Duration) error {
+	if !w.patience {
+		return nil
+	}
+	return w.conn.exec(ctx, fmt.Sprintf("SET SESSION wait_timeout = %d", wholeSeconds(d)))
 }
 
 // lockUpTo takes the rows of one statement and remembers which.

@@ -36,6 +36,7 @@ func (d *database) settings(r role) [][2]string {
 	s := [][2]string{
 		{"lock_timeout", milliseconds(d.session.LockTimeout)},
 		{"statement_timeout", milliseconds(d.session.StatementTimeout)},
+		{"idle_in_transaction_session_timeout", milliseconds(d.session.IdleInTransaction)},
 		{"default_transaction_isolation", "read committed"},
 		{"row_security", "off"},
 		{"jit", "off"},

@@ -19,6 +19,7 @@ const (
 	stateUnique          = "23505"
 	stateForeignKey      = "23503"
 	stateReadOnly        = "25006"
+	stateIdle            = "25P03" // idle_in_transaction_session_timeout
 	stateSerialization   = "40001"
 	stateDeadlock        = "40P01"
 	stateDuplicateSchema = "42P06"
@@ -35,7 +36,7 @@ const (
 var byState = map[string]store.Problem{
 	stateUnique: store.Taken, stateForeignKey: store.Dangling, stateReadOnly: store.ReadOnly,
 	stateSerialization: store.Collision, stateDeadlock: store.Collision, stateNoRight: store.Forbidden,
-	stateProgramLimit: store.TooBig, stateDiskFull: store.Full,
+	stateProgramLimit: store.TooBig, stateDiskFull: store.Full, stateIdle: store.Gone,
 }
 
 // A disk error of the server is the server's to remember (it stops by itself on a failed fsync), so it is Gone here.
@@ -65,13 +66,14 @@ func classify(err error) store.Problem {
 	return byClass[state[:2]]
 }
 
-// undone: an ERROR in answer to a COMMIT or a statement means that the server rolled back; after a FATAL or a lost
-// connection it may have committed, unless nothing was ever sent.
+// undone: an ERROR in answer to a COMMIT or a statement means that the server rolled back, as does the end of a session
+// that left its transaction idle; after any other FATAL or a lost connection it may have committed, unless nothing was
+// ever sent.
 func undone(err error) bool {
 	var e *pgconn.PgError
 	switch {
 	case errors.As(err, &e):
-		return e.SeverityUnlocalized == "ERROR" && !strings.HasPrefix(e.Code, "08")
+		return e.Code == stateIdle || e.SeverityUnlocalized == "ERROR" && !strings.HasPrefix(e.Code, "08")
 	case errors.Is(err, pgx.ErrTxCommitRollback), errors.Is(err, sql.ErrTxDone):
 		return true
 	}

@@ -119,6 +119,62 @@ func TestAppendWaitsForTheEpoch(t *testing.T) {
 	}
 }
 
+// TestAStoppedNodeHoldsNobodyUp: a process that stands still in the midst of a transaction, as SIGSTOP or a frozen machine
+// leaves it, holds its locks only until the server takes its transaction back. Whoever waits for them goes on; the process
+// that wakes up finds that nothing of it happened, wherever in its transaction it stood, and works on.
+func TestAStoppedNodeHoldsNobodyUp(t *testing.T) {
+	u := pgtest.Start(t).Database(t)
+	other := open(t, u)
+	ctx := t.Context()
+	for name, last := range map[string]func(store.Tx) error{
+		"before a statement":  func(tx store.Tx) error { return tx.SetMeta(ctx, "b", "stopped") },
+		"before its commit":   func(store.Tx) error { return nil },
+		"before its rollback": func(store.Tx) error { return errors.New("mine") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			stopped, err := postgres.Open(ctx, u, postgres.Config{IdleInTransaction: 200 * time.Millisecond})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer stopped.Close()
+			runs := 0
+			err = stopped.Change(ctx, func(tx store.Tx) error {
+				runs++
+				if err := tx.SetMeta(ctx, "a", "stopped"); err != nil {
+					return err
+				}
+				// It stands still until somebody else has changed the row that it holds.
+				bounded, cancel := context.WithTimeout(ctx, time.Minute)
+				defer cancel()
+				if err := other.Change(bounded, func(tx store.Tx) error { return tx.SetMeta(bounded, "a", "other") }); err != nil {
+					t.Errorf("the other node: %v", err)
+				}
+				return last(tx)
+			})
+			if name == "before its rollback" {
+				if err == nil || err.Error() != "mine" {
+					t.Errorf("its own error became %v", err)
+				}
+			} else if fault.CodeOf(err) != api.CodeUnavailable || errors.Is(err, store.ErrCommitUnknown) {
+				t.Errorf("it was told %v, want that nothing happened", err)
+			}
+			err = other.View(ctx, func(tx store.Tx) error {
+				a, err := tx.Meta(ctx, "a")
+				if b, _ := tx.Meta(ctx, "b"); a != "other" || b != "" {
+					t.Errorf("a = %q and b = %q: something of it happened", a, b)
+				}
+				return err
+			})
+			if err != nil || runs != 1 {
+				t.Errorf("%d runs, %v", runs, err)
+			}
+			if err := stopped.Change(ctx, func(tx store.Tx) error { return tx.SetMeta(ctx, "c", "again") }); err != nil {
+				t.Errorf("afterwards: %v", err)
+			}
+		})
+	}
+}
+
 // TestDeadlockRunsAgain: two transactions that lock the same rows in opposite orders both succeed in the end.
 func TestDeadlockRunsAgain(t *testing.T) {
 	st := open(t, pgtest.Start(t).Database(t))

@@ -24,6 +24,10 @@
 //
 // Change runs SERIALIZABLE, so that what holds on SQLite holds here; one that disturbed another is run again. Sequential
 // scans are discouraged in our sessions: they make transactions collide that touch different rows of a small table.
+//
+// A process that is stopped in the midst of a transaction (SIGSTOP, a frozen machine, a network that swallows everything)
+// doesn't commit and doesn't hang up: its locks would stand for as long as it does. So the server ends a session that
+// leaves a transaction idle for Config.IdleInTransaction; when the process goes on it finds that it did nothing.
 package postgres
 
 import (
@@ -35,6 +39,7 @@ import (
 	"io/fs"
 	"regexp"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -58,6 +63,10 @@ type Config struct {
 	MaxConns int
 	// ConnectTimeout is how long to wait for a connection; 0 = 10 s. connect_timeout in the URL wins.
 	ConnectTimeout time.Duration
+	// IdleInTransaction is how long the server lets one of our transactions wait for its next statement before it takes it
+	// back and ends the session; 0 = 20 s, twice what a call to a master key's provider may take, which some transactions
+	// wait for, and less than a client's 30 s. idle_in_transaction_session_timeout in the URL wins.
+	IdleInTransaction time.Duration
 }
 
 func (c Config) withDefaults() Config {
@@ -66,6 +75,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.ConnectTimeout <= 0 {
 		c.ConnectTimeout = 10 * time.Second
+	}
+	if c.IdleInTransaction <= 0 {
+		c.IdleInTransaction = 20 * time.Second
 	}
 	return c
 }
@@ -134,6 +146,7 @@ func parse(url string, cfg Config) (*database, error) {
 	}
 	set("search_path", d.schema)
 	set("application_name", "keyturn")
+	set("idle_in_transaction_session_timeout", strconv.FormatInt(max(1, cfg.IdleInTransaction.Milliseconds()), 10))
 	set("enable_seqscan", "off")
 	set("jit", "off") // a plan without an index costs 1e10 then, for which the server would compile 100 ms long
 	return d, nil
