@@ -150,11 +150,12 @@ func (p *Proxy) join(client *net.TCPConn) {
 	target, refuse := p.target, p.refuse
 	p.mu.Unlock()
 	l := &link{client: client}
+	if refuse {
+		l.reset()
+		return
+	}
 	server, err := net.DialTimeout("tcp", target, 5*time.Second)
-	if err != nil || refuse {
-		if err == nil {
-			server.Close()
-		}
+	if err != nil {
 		l.reset()
 		return
 	}
