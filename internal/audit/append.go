@@ -72,6 +72,7 @@ func appendWho(dst []byte, d *Details) []byte {
 	dst = textField(dst, `"source":`, d.Source)
 	dst = textField(dst, `"method":`, d.Method)
 	dst = textField(dst, `"principal":`, d.Principal)
+	dst = textField(dst, `"ordered_by":`, d.OrderedBy)
 	dst = textField(dst, `"role":`, d.Role)
 	dst = textField(dst, `"token":`, d.Token)
 	dst = textField(dst, `"node":`, d.Node)

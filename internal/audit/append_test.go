@@ -34,6 +34,7 @@ type wireDetails struct {
 	Source           string          `json:"source,omitempty"`
 	Method           string          `json:"method,omitempty"`
 	Principal        string          `json:"principal,omitempty"`
+	OrderedBy        string          `json:"ordered_by,omitempty"`
 	Role             string          `json:"role,omitempty"`
 	Token            string          `json:"token,omitempty"`
 	Node             string          `json:"node,omitempty"`

@@ -74,6 +74,7 @@ type Details struct {
 	Source    string // where the operation came from: "api", "scheduler", "cli", "system"
 	Method    string // how the caller was recognised: "token", "peer", "embedded", "internal"
 	Principal string // the principal that was acted upon, by name
+	OrderedBy string // who had keyturn itself do it, by name: who opened the incident
 	Role      string // the role that was given to it
 	Token     string // a token's public id; never the token
 	Node      string // the node's name

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -43,6 +44,7 @@ type mention struct {
 		Changed    int64     `json:"changed"`
 		Incident   string    `json:"incident"`
 		Rows       int64     `json:"rows"`
+		OrderedBy  string    `json:"ordered_by"` // who had keyturn do it
 		// Scope is, of an emergency, the versions that it marked compromised, as KEY:VERSION, a space between them; of a dataset that was
 		// removed its keys, and the versions under which values were left in it.
 		Scope string `json:"scope"`
@@ -139,7 +141,7 @@ func deriveLife(r *api.Retirement, m *mention) {
 	if m.Type == Reencryption || m.Type == ConfigWrite {
 		return
 	}
-	act := &api.RetirementAct{At: m.Time, By: m.User, Reason: m.Reason}
+	act := &api.RetirementAct{At: m.Time, By: cmp.Or(m.Details.OrderedBy, m.User), Reason: m.Reason}
 	if m.Details.NewVersion == r.Version && r.Created == nil {
 		r.Created = act
 	}

@@ -121,13 +121,16 @@ func (s *Service) finished(ctx context.Context, id string, removed bool) error {
 				WithNext("look at keyturn incident show and keyturn doctor; restore what somebody else changed from a backup")
 		}
 	}
-	var where, unknown []string
+	var where, unknown, stuck []string
 	for _, set := range d.out.Datasets {
 		switch {
 		case set.Remaining == nil && set.Unknown != forgotten:
 			unknown = append(unknown, set.Dataset)
 		case set.Remaining != nil && *set.Remaining > 0:
 			where = append(where, fmt.Sprintf("%d values in dataset %s", *set.Remaining, set.Dataset))
+			if jobs.State(set.JobState) == jobs.Failed {
+				stuck = append(stuck, "keyturn job show "+set.Job)
+			}
 		}
 	}
 	var gone []string
@@ -140,6 +143,9 @@ func (s *Service) finished(ctx context.Context, id string, removed bool) error {
 	case len(gone) > 0:
 		return fault.Newf(api.CodeInUse, "closing incident %s: nobody knows what is left in dataset %s, which was removed", id, some(gone)).WithField("incident").
 			WithNext("register it again and move its values; or, if they are gone for good, say so: --datasets-removed --reason WHY")
+	case len(stuck) > 0:
+		return fault.Newf(api.CodeInUse, "closing incident %s: compromised versions still protect %s", id, some(where)).WithField("incident").
+			WithNext("their re-encryption failed: " + some(stuck) + " says at which rows and why; mend or delete those values, then: keyturn dataset reencrypt")
 	case len(where) > 0:
 		return fault.Newf(api.CodeInUse, "closing incident %s: compromised versions still protect %s", id, some(where)).WithField("incident").
 			WithNext("move them: keyturn dataset reencrypt; keyturn incident show says which")

@@ -18,8 +18,12 @@ import (
 // key.compromise on every chosen key: who lacks one of them is denied as a whole. Everything that is wrong with the request
 // is said at once, and nothing is changed then.
 //
-// Who names no compromised version means those that are active now. A key that has no active version is refused when it is
-// named, and skipped, which the answer says, when All or Purpose chooses it.
+// Who names no compromised version means those that are active now, or were active last in a key that is named although it
+// has no active one: somebody may have disabled it as the first thing that came to mind. When All or Purpose chooses, keys
+// without an active version are skipped, which the answer says, unless a version of theirs is said to be compromised.
+//
+// Which keys belong to it is decided by rows that keyturn wrote. One that was changed by other hands may belong to it or
+// not: an emergency of All, or of a Purpose, is refused with integrity then, and those that can be read have to be named.
 func (s *Service) Emergency(ctx context.Context, c *access.Caller, in api.EmergencyRequest) (api.Emergency, error) {
 	i, p, checked, err := s.prepare(ctx, c, in, "opened")
 	if err != nil {
@@ -107,29 +111,18 @@ func (s *Service) plan(ctx context.Context, c *access.Caller, in api.EmergencyRe
 		p = plan{}
 		var bad problems
 		found := map[string]keys.Key{}
-		take := func(k keys.Key) error {
-			if _, twice := found[k.Name]; twice {
-				return nil
-			}
-			found[k.Name] = k
-			active, ok := k.Active()
-			if !ok {
-				return inactive(&k)
-			}
-			p.targets = append(p.targets, incidents.Target{Key: k.Name, KeyID: k.ID, From: active.Number, Last: uint32(len(k.Versions))})
-			return nil
-		}
 		for n, name := range in.Keys {
 			k, err := key(ctx, tx, "keys", n, name)
-			if err == nil {
-				err = take(k)
+			if _, twice := found[k.Name]; err == nil && !twice {
+				found[k.Name] = k
+				err = p.take(&k)
 			}
 			if err := bad.add(err); err != nil {
 				return err
 			}
 		}
 		if len(in.Keys) == 0 {
-			if err := p.walk(ctx, tx, c, in, take); err != nil || p.lacks != nil {
+			if err := p.walk(ctx, tx, c, in, found, &bad); err != nil || p.lacks != nil {
 				return err
 			}
 		}
@@ -144,27 +137,56 @@ func (s *Service) plan(ctx context.Context, c *access.Caller, in api.EmergencyRe
 	return p, err
 }
 
-// inactive is why a key without an active version isn't rotated.
-func inactive(k *keys.Key) error {
+// take has a key rotated, if it can be.
+func (p *plan) take(k *keys.Key) error {
 	if k.Suspended() {
 		return fault.Newf(api.CodeWrongState, "key %s is suspended", k.Name).WithField("keys").
 			WithNext("keyturn key resume " + k.Name + ", or mark its version alone: keyturn key compromise " + k.Name + " --version N")
 	}
-	return fault.Newf(api.CodeWrongState, "key %s has no active version", k.Name).WithField("keys").
-		WithNext("its versions can be marked one by one: keyturn key compromise " + k.Name + " --version N")
+	if err := k.MayRotate(); err != nil {
+		return fault.New(fault.CodeOf(err), fault.MessageOf(err)).WithField("keys").WithNext(fault.NextOf(err))
+	}
+	p.targets = append(p.targets, incidents.Target{Key: k.Name, KeyID: k.ID, From: lastActive(k), Last: uint32(len(k.Versions))})
+	return nil
+}
+
+// lastActive is the active version, or the one that was active last.
+func lastActive(k *keys.Key) uint32 {
+	if v, ok := k.Active(); ok {
+		return v.Number
+	}
+	for n := len(k.Versions) - 1; n >= 0; n-- {
+		if !k.Versions[n].Activated.IsZero() {
+			return k.Versions[n].Number
+		}
+	}
+	return 0
 }
 
 // walk chooses among all keys. All means all of the store: an emergency that silently left out what the caller may not rotate
-// would be worse than none.
-func (p *plan) walk(ctx context.Context, tx store.Tx, c *access.Caller, in api.EmergencyRequest, take func(keys.Key) error) error {
+// would be worse than none. Each row of the list is read by itself before anything is decided by it: whoever writes to the
+// database could else keep a key out by giving it another purpose or state.
+func (p *plan) walk(ctx context.Context, tx store.Tx, c *access.Caller, in api.EmergencyRequest, found map[string]keys.Key, bad *problems) error {
 	const page = 500
+	said := map[string]bool{} // to be compromised
+	for _, v := range in.Compromised {
+		said[v.Key] = true
+	}
+	var forged []string
 	for after := ""; ; {
 		list, err := tx.Keys(ctx, after, page)
 		if err != nil {
 			return err
 		}
-		for _, k := range list {
-			after = k.Name
+		for _, row := range list {
+			after = row.Name
+			k, err := tx.KeyByID(ctx, row.ID)
+			if fault.CodeOf(err) == api.CodeIntegrity {
+				forged = append(forged, row.Name)
+				continue
+			} else if err != nil {
+				return err
+			}
 			if in.Purpose != "" && string(k.Purpose) != in.Purpose {
 				continue
 			}
@@ -174,8 +196,11 @@ func (p *plan) walk(ctx context.Context, tx store.Tx, c *access.Caller, in api.E
 					return nil
 				}
 			}
-			if take(k) != nil {
+			found[k.Name] = k
+			if _, active := k.Active(); !active && !said[k.Name] {
 				p.skipped = append(p.skipped, k.Name)
+			} else if err := bad.add(p.take(&k)); err != nil {
+				return err
 			}
 			if len(p.targets) > maxTargets {
 				return fault.Newf(api.CodeLimit, "more than %d keys would be rotated at once", maxTargets).WithField("keys").
@@ -183,9 +208,28 @@ func (p *plan) walk(ctx context.Context, tx store.Tx, c *access.Caller, in api.E
 			}
 		}
 		if len(list) < page {
-			return nil
+			return changedByOthers(c, forged)
 		}
 	}
+}
+
+// changedByOthers is why nobody knows which keys all are. It names those that the caller may see.
+func changedByOthers(c *access.Caller, forged []string) error {
+	if len(forged) == 0 {
+		return nil
+	}
+	var seen []string
+	for _, name := range forged {
+		if keys.ValidateName(name) == nil && allowed(c, access.KeyRead, keyResource(name)) {
+			seen = append(seen, name)
+		}
+	}
+	text := fmt.Sprintf("choosing keys: %d of them were changed by other hands than keyturn's, so nobody knows what belongs to the emergency", len(forged))
+	if len(seen) > 0 {
+		text += ": " + some(seen)
+	}
+	return fault.New(api.CodeIntegrity, text).WithField("keys").
+		WithNext("name the keys that are to be rotated at once: keyturn key rotate NAME… --emergency; then find the others with keyturn doctor and restore their rows from a backup")
 }
 
 // mark finds the compromised versions.
@@ -197,10 +241,8 @@ func (p *plan) mark(ctx context.Context, tx store.Tx, in api.EmergencyRequest, f
 			if k, err = key(ctx, tx, "compromised", n, v.Key); err == nil {
 				err = fault.Newf(api.CodeInvalid, "key %s isn't among those that are rotated", k.Name).WithField("compromised")
 			}
-		} else if err = mayMark(&k, v.Version); err == nil {
-			if _, active := k.Active(); !active { // skipped, but somebody says that it is compromised
-				err = inactive(&k)
-			}
+		} else {
+			err = mayMark(&k, v.Version)
 		}
 		if err := bad.add(err); err != nil {
 			return err
@@ -210,6 +252,9 @@ func (p *plan) mark(ctx context.Context, tx store.Tx, in api.EmergencyRequest, f
 	if len(in.Compromised) == 0 {
 		for _, t := range p.targets {
 			k := found[t.Key]
+			if err := bad.add(mayMark(&k, t.From)); err != nil {
+				return err
+			}
 			p.add(&k, t.From)
 		}
 	}

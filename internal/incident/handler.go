@@ -162,7 +162,7 @@ func (w *worker) save(ctx context.Context) error {
 // change is a step: its effect, its event and the cursor after it in one transaction.
 func (w *worker) change(ctx context.Context, in gate.Intent, next cursor, do func(context.Context, store.Tx, *audit.Event) error) error {
 	err := w.s.cfg.Gate.Change(ctx, system(), in, func(ctx context.Context, tx store.Tx, ev *audit.Event) error {
-		ev.Details.Incident, ev.Details.Emergency, ev.Details.Job, ev.Details.Source = w.i.ID, w.i.Emergency, w.run.Job.ID, "incident"
+		ev.Details.Incident, ev.Details.Emergency, ev.Details.Job, ev.Details.Source, ev.Details.OrderedBy = w.i.ID, w.i.Emergency, w.run.Job.ID, "incident", w.i.OpenedBy
 		if err := do(ctx, tx, ev); err != nil {
 			return err
 		}

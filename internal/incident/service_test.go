@@ -197,6 +197,11 @@ func TestLifeOfAnEmergency(t *testing.T) {
 		ctx := c.Context()
 		e, d := c.emergency(api.EmergencyRequest{Keys: []string{"phi"}, Reason: "laptop stolen", Details: "serial 17\nfrom the ward", Type: "device-loss", Severity: "critical",
 			Compromised: []api.IncidentVersion{{Key: "phi", Version: 2}}})
+		for _, line := range c.events(keyturn.AuditQuery{Type: "key_rotation", Resource: "key/phi"}) {
+			if strings.Contains(line, e.Incident.ID) && strings.Contains(line, `"action":"rotated"`) && !strings.Contains(line, `"ordered_by":"owner"`) {
+				c.Errorf("the rotation doesn't say who ordered it: %s", line)
+			}
+		}
 		if got := c.states("phi"); got != "deactivated compromised active" {
 			c.Errorf("versions of phi: %s", got)
 		}
@@ -310,11 +315,12 @@ func (c *clinic) evidence(r api.IncidentReport) {
 func TestEmergencyIsRefusedBeforeAnythingIsChanged(t *testing.T) {
 	c := open(t)
 	ctx := c.Context()
-	for _, name := range []string{"suspended", "disabled", "gone"} {
+	for _, name := range []string{"suspended", "ending", "gone"} {
 		c.must(second(c.CreateKey(ctx, api.CreateKeyRequest{Name: name})))
 	}
 	c.must(second(c.SuspendKey(ctx, "suspended", api.VersionStateRequest{})))
-	c.must(second(c.DisableKey(ctx, "disabled", api.VersionStateRequest{})))
+	c.must(second(c.DisableKey(ctx, "ending", api.VersionStateRequest{})))
+	c.must(second(c.DestroyKey(ctx, "ending", api.VersionStateRequest{Version: 1})))
 	c.must(second(c.RotateKey(ctx, "gone", api.RotateKeyRequest{})))
 	c.must(second(c.DestroyKey(ctx, "gone", api.VersionStateRequest{Version: 1})))
 	rotated := func() (n int) { // self-checks, which are of the same type, come when they come
@@ -354,7 +360,7 @@ func TestEmergencyIsRefusedBeforeAnythingIsChanged(t *testing.T) {
 		"an unknown key":          {api.EmergencyRequest{Reason: "x", Keys: []string{"phi", "nokey"}}, api.CodeNotFound, "keys", "number 2 of keys"},
 		"no name":                 {api.EmergencyRequest{Reason: "x", Keys: []string{"../phi"}}, api.CodeInvalid, "keys", "number 1"},
 		"suspended":               {api.EmergencyRequest{Reason: "x", Keys: []string{"suspended"}}, api.CodeWrongState, "keys", "key suspended is suspended"},
-		"disabled":                {api.EmergencyRequest{Reason: "x", Keys: []string{"disabled"}}, api.CodeWrongState, "keys", "no active version"},
+		"nothing left":            {api.EmergencyRequest{Reason: "x", Keys: []string{"ending"}}, api.CodeWrongState, "keys", "every version of key ending is destroyed or will be"},
 		"an unknown version":      {api.EmergencyRequest{Reason: "x", Keys: []string{"phi"}, Compromised: one("phi", 9)}, api.CodeNotFound, "compromised", "no version 9"},
 		"version 0":               {api.EmergencyRequest{Reason: "x", Keys: []string{"phi"}, Compromised: one("phi", 0)}, api.CodeNotFound, "compromised", "no version 0"},
 		"another key's version":   {api.EmergencyRequest{Reason: "x", Keys: []string{"phi"}, Compromised: one("pii", 1)}, api.CodeInvalid, "compromised", "isn't among"},
@@ -383,5 +389,70 @@ func TestEmergencyIsRefusedBeforeAnythingIsChanged(t *testing.T) {
 		if strings.Contains(line, "kt_0123456789abcdef") {
 			t.Errorf("the log holds the token: %s", line)
 		}
+	}
+}
+
+// TestEmergencyOfADisabledKey: who disables the version first, as anybody would, gets his emergency all the same.
+func TestEmergencyOfADisabledKey(t *testing.T) {
+	onBoth(t, func(c *clinic) {
+		ctx := c.Context()
+		c.must(second(c.DisableKey(ctx, "phi", api.VersionStateRequest{})))
+		e, d := c.emergency(api.EmergencyRequest{Keys: []string{"phi"}, Reason: "disabled first"})
+		if got := c.states("phi"); got != "deactivated compromised active" || d.Rotated != 1 || d.Remaining == nil || *d.Remaining != 0 {
+			c.Fatalf("phi is %s; %+v", got, d)
+		}
+		c.must(second(c.CloseIncident(ctx, e.Incident.ID, "done")))
+
+		c.must(second(c.DisableKey(ctx, "phi", api.VersionStateRequest{})))
+		e, err := c.Emergency(ctx, api.EmergencyRequest{All: true, Reason: "nobody says that phi is"})
+		c.must(err)
+		if !slices.Equal(e.Skipped, []string{"phi"}) || c.finish(e.Incident.Job).State != "done" {
+			c.Fatalf("%+v", e)
+		}
+		if got := c.states("phi"); got != "deactivated compromised deactivated" {
+			c.Fatalf("phi is %s", got)
+		}
+		_, d = c.emergency(api.EmergencyRequest{All: true, Reason: "phi is", Compromised: []api.IncidentVersion{{Key: "phi", Version: 3}}})
+		if got := c.states("phi"); got != "deactivated compromised compromised active" || *d.Remaining != 0 {
+			c.Fatalf("phi is %s; %+v", got, d)
+		}
+	})
+}
+
+// TestAllIsDecidedByOurRows: whoever writes to the database keeps no key out of an emergency by giving it another purpose or
+// other states; those that can be read are rotated when they are named.
+func TestAllIsDecidedByOurRows(t *testing.T) {
+	for name, forge := range map[string]string{
+		"another purpose": "UPDATE keys SET purpose = 'data' WHERE name = 'phi2'",
+		"another state":   "UPDATE key_versions SET state = 'deactivated' WHERE key_id = (SELECT id FROM keys WHERE name = 'phi2')",
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := open(t)
+			c.must(second(c.CreateKey(c.Context(), api.CreateKeyRequest{Name: "phi2", Purpose: "phi"})))
+			db, err := sql.Open("sqlite", "file:"+filepath.Join(c.dir, "keyturn.db")+"?_pragma=busy_timeout(10000)")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			if _, err := db.ExecContext(t.Context(), forge); err != nil {
+				t.Fatal(err)
+			}
+			for _, in := range []api.EmergencyRequest{{Purpose: "phi", Reason: "x"}, {All: true, Reason: "x"}} {
+				_, err := c.Emergency(t.Context(), in)
+				c.wants(err, api.CodeIntegrity, "keys")
+				if err == nil || !strings.Contains(err.Error(), "phi2") {
+					t.Errorf("it says %v", err)
+				}
+			}
+			if got := c.states("phi"); got != "active" {
+				t.Errorf("phi is %s", got)
+			}
+			if events := c.events(keyturn.AuditQuery{Type: "incident"}); len(events) != 2 || !strings.Contains(events[0], `"success":false`) {
+				t.Errorf("%q", events)
+			}
+			if _, d := c.emergency(api.EmergencyRequest{Keys: []string{"phi"}, Reason: "x"}); d.Rotated != 1 {
+				t.Errorf("%+v", d)
+			}
+		})
 	}
 }

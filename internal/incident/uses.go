@@ -17,6 +17,7 @@ import (
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/gate"
 	"github.com/keyturn/keyturn/internal/incidents"
+	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/store"
 )
 
@@ -90,6 +91,10 @@ func (w *worker) readUses(ctx context.Context, k keyUses) error {
 		}
 		w.at.Use.Sets = sets
 	}
+	lives, err := w.s.lives(ctx, k)
+	if err != nil {
+		return err
+	}
 	counts := w.at.Use.copy()
 	after, read := w.at.Use.After, 0
 	from, ofSet := keyResource(k.name), w.at.Use.Log > 0
@@ -97,7 +102,7 @@ func (w *worker) readUses(ctx context.Context, k keyUses) error {
 		from = access.Resource{Kind: access.KindDataset, Name: w.at.Use.Sets[w.at.Use.Log-1]}
 	}
 	f := gate.Filter{Resource: from.String(), After: after, Limit: usePage}
-	err := w.s.cfg.Gate.Query(ctx, f, func(line []byte) error {
+	err = w.s.cfg.Gate.Query(ctx, f, func(line []byte) error {
 		read++
 		var e usedLine
 		if json.Unmarshal(line, &e) != nil {
@@ -105,9 +110,9 @@ func (w *worker) readUses(ctx context.Context, k keyUses) error {
 		}
 		after = gate.Cursor(e.Shard, e.Index)
 		if ofSet {
-			e.countWork(counts, k.versions)
+			e.countWork(counts, lives)
 		} else {
-			e.count(counts, k.versions)
+			e.count(counts, lives)
 		}
 		return nil
 	})
@@ -166,10 +171,42 @@ type usedLine struct {
 	Index uint64 `json:"index"`
 }
 
+// life is a version, and when it may have been used without being named.
+type life struct {
+	version    uint32
+	begun, end time.Time // end is zero while its material is there
+}
+
+// clocksDiffer is by how much events and versions may be dated apart by nodes whose clocks are as they should be.
+const clocksDiffer = time.Minute
+
+// might says whether what happened at a time may have used the version.
+func (l *life) might(at time.Time) bool {
+	return !at.Add(clocksDiffer).Before(l.begun) && (l.end.IsZero() || !at.Add(-clocksDiffer).After(l.end))
+}
+
+// lives looks up the lives of a key's versions. Of a key that can't be read nobody knows them, so everything may have used it.
+func (s *Service) lives(ctx context.Context, of keyUses) ([]life, error) {
+	var k keys.Key
+	err := s.cfg.Store.View(ctx, func(tx store.Tx) (err error) {
+		k, err = tx.KeyByID(ctx, of.id)
+		return err
+	})
+	if code := fault.CodeOf(err); err != nil && code != api.CodeIntegrity && code != api.CodeNotFound {
+		return nil, err
+	}
+	out := make([]life, len(of.versions))
+	for n, number := range of.versions {
+		v, _ := k.Version(number)
+		out[n] = life{version: number, begun: v.Created, end: v.Destroyed}
+	}
+	return out, nil
+}
+
 // count adds an event to the versions that it used, or may have. A batch is one event and names one version. A batch of
 // encryptions stands under it; one that opens or moves may have opened any version of the key, so it is counted as possible
 // for every other.
-func (e *usedLine) count(counts map[uint32]map[string]*tally, versions []uint32) {
+func (e *usedLine) count(counts map[uint32]map[string]*tally, versions []life) {
 	switch e.Type {
 	case audit.KeyUse, audit.KeyDerive, audit.KeyExport:
 	default:
@@ -180,9 +217,10 @@ func (e *usedLine) count(counts map[uint32]map[string]*tally, versions []uint32)
 	if !e.Success && !batch { // a batch with one bad item may have used the version for the others
 		return
 	}
-	for _, n := range versions {
+	for _, l := range versions {
+		n := l.version
 		certain := e.Success && (e.Version == n || e.Details.Old == n)
-		if certain || batch && (opens || e.Version == n) {
+		if certain || batch && (e.Version == n || opens && l.might(e.Time)) {
 			e.tell(counts, n, certain)
 		}
 	}
@@ -190,12 +228,14 @@ func (e *usedLine) count(counts map[uint32]map[string]*tally, versions []uint32)
 
 // countWork adds what somebody asked for on a dataset that has the key: encrypting, re-encrypting, verifying or decrypting it may have
 // used any version. What keyturn asked for by itself is nobody's.
-func (e *usedLine) countWork(counts map[uint32]map[string]*tally, versions []uint32) {
+func (e *usedLine) countWork(counts map[uint32]map[string]*tally, versions []life) {
 	if e.Type != audit.Reencryption || !e.Success || !strings.HasSuffix(e.Action, "_requested") || e.User == systemName {
 		return
 	}
-	for _, n := range versions {
-		e.tell(counts, n, false)
+	for _, l := range versions {
+		if l.might(e.Time) {
+			e.tell(counts, l.version, false)
+		}
 	}
 }
 
@@ -329,14 +369,34 @@ func (w *worker) writeUses(ctx context.Context) error {
 func usesText(found []api.IncidentUse) string {
 	if len(found) == 1 {
 		u := found[0]
-		return fmt.Sprintf("%s version %d: %d principals could use it, %d did", u.Key, u.Version, len(u.Could), len(u.Did))
+		did, perhaps := usersOf(&u)
+		text := fmt.Sprintf("%s version %d: %d principals could use it, %d did", u.Key, u.Version, len(u.Could), did)
+		if perhaps > 0 {
+			text += fmt.Sprintf(", %d perhaps", perhaps)
+		}
+		return text
 	}
-	used := 0
+	used, perhaps := 0, 0
 	for _, u := range found {
-		if len(u.Did) > 0 {
+		switch did, may := usersOf(&u); {
+		case did > 0:
 			used++
+		case may > 0:
+			perhaps++
 		}
 	}
-	return fmt.Sprintf("uses of %d versions recorded, from %s version %d to %s version %d; %d of them were used by somebody", len(found),
-		found[0].Key, found[0].Version, found[len(found)-1].Key, found[len(found)-1].Version, used)
+	return fmt.Sprintf("uses of %d versions recorded, from %s version %d to %s version %d; %d of them were used by somebody, %d perhaps", len(found),
+		found[0].Key, found[0].Version, found[len(found)-1].Key, found[len(found)-1].Version, used, perhaps)
+}
+
+// usersOf is how many principals surely used a version, and how many only may have.
+func usersOf(u *api.IncidentUse) (did, perhaps int) {
+	for _, user := range u.Did {
+		if user.Events > 0 {
+			did++
+		} else {
+			perhaps++
+		}
+	}
+	return did, perhaps
 }

@@ -143,7 +143,7 @@ func (s *Service) emergencyStep(k *keys.Key, ev *audit.Event, e Emergency) (move
 	if err != nil {
 		return nil, err
 	}
-	ev.Details.Emergency, ev.Details.Incident, ev.Details.Job = true, e.Incident, e.Job
+	ev.Details.Emergency, ev.Details.Incident, ev.Details.Job, ev.Details.OrderedBy = true, e.Incident, e.Job, e.Actor
 	if e.needsVersion(k) {
 		if moves, err = s.rotateStep(k, ev, system(), e.Actor, e.Reason, 0); err != nil {
 			return nil, err
