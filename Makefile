@@ -9,6 +9,9 @@ FUZZTIME ?= 30s
 # The rooms whose tests run under the race detector in `make test`, and only there.
 CONCURRENT := . ./internal/gate/... ./internal/clock ./internal/keyring ./internal/keyring/escrow ./internal/rotation ./internal/reencrypt ./internal/authn/...
 
+# The longest begin first, so that none of them is what the others are through with and wait for.
+LONGEST := ./internal/soak ./cmd/keyturn
+
 .PHONY: help build build-hsm test race lint bench soak fuzz demo deps vault cover advisories clean
 
 help: ## this list
@@ -28,7 +31,7 @@ vault: ## the Vault server of the tests, into the user's cache; its first build 
 
 test: deps vault ## everything: lint's floor test, unit, conformance, scripts, faults at tier C (-race in the concurrent rooms)
 	$(GO) build ./...
-	$(GO) test -p 2 -timeout 30m $$($(GO) list ./... | grep -vxF "$$($(GO) list $(CONCURRENT))")
+	$(GO) test -p 2 -timeout 30m $$($(GO) list $(LONGEST) ./... | grep -vxF "$$($(GO) list $(CONCURRENT))")
 	CGO_ENABLED=1 $(GO) test -p 2 -race -timeout 30m $(CONCURRENT)
 	CGO_ENABLED=1 $(GO) test -tags pkcs11 -p 2 -race -timeout 30m ./internal/keyring/pkcs11
 	CGO_ENABLED=1 $(GO) test -tags pkcs11 -p 2 -timeout 30m -run HSM ./internal/server ./cmd/keyturn
