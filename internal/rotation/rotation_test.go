@@ -303,6 +303,43 @@ func TestRetryOfWhatWasGivenUp(t *testing.T) {
 	}
 }
 
+// The job of who may rotate some keys rotates no others, however late it runs: what falls due after the request isn't hers.
+func TestRunStaysInScope(t *testing.T) {
+	h := open(t, "")
+	h.key("a", "", "10d")
+	h.key("b", "", "20d")
+	p, err := h.CreatePrincipal(t.Context(), api.CreatePrincipalRequest{Name: "ann", Role: "key-administrator", Scope: []string{"key/a", "job/*"}})
+	h.must(err)
+	ann := keyturn.NewClient(h.s.InProcess(), keyturn.WithToken(p.Token))
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(h.dir, "keyturn.db")+"?_pragma=busy_timeout(10000)")
+	h.must(err)
+	defer db.Close()
+	change := func(to int) {
+		t.Helper()
+		_, err := db.ExecContext(t.Context(), `UPDATE keys SET suspended_decrypts = $1 WHERE name = 'a'`, to)
+		h.must(err)
+	}
+	change(1) // a's row isn't what keyturn signed: her job gives it up, to be retried once b is due too
+	h.pass(11 * day)
+	run, err := ann.RunRotation(t.Context(), api.RotationRunRequest{})
+	h.must(err)
+	if j := h.end(run.Job); run.Due != 1 || j.State != "failed" {
+		t.Fatalf("%+v %+v", run, j)
+	}
+	change(0)
+	h.pass(10 * day)
+	_, err = ann.RetryJob(t.Context(), run.Job)
+	h.must(err)
+	if j := h.end(run.Job); j.State != "done" {
+		t.Fatalf("%+v", j)
+	}
+	for name, want := range map[string]int{"a": 2, "b": 1} {
+		if k, err := h.Key(t.Context(), name); err != nil || len(k.Versions) != want {
+			t.Errorf("%s: %+v, %v; want %d versions", name, k, err, want)
+		}
+	}
+}
+
 // Several who ask at once have each key rotated once.
 func TestRunsAtOnce(t *testing.T) {
 	h := open(t, "")

@@ -25,8 +25,10 @@ const (
 
 // runArgs is what a job of kind rotation-run was asked to do.
 type runArgs struct {
-	Reason string   `json:"reason"`
-	Keys   []string `json:"keys,omitempty"` // only these, while they are due; empty = every key that is
+	Reason string `json:"reason"`
+	// Keys are those that the job may rotate, while they are due. Empty = every key that is, those that fall due until the job
+	// runs or is retried included: only for who may rotate all keys.
+	Keys []string `json:"keys,omitempty"`
 }
 
 // runProgress is what such a job keeps between two chunks.
@@ -49,16 +51,11 @@ func (s *Service) Run(ctx context.Context, c *access.Caller, in api.RotationRunR
 	intent := gate.Intent{Action: access.KeyRotate, Type: audit.KeyRotation, Verb: "rotation_requested", Resource: keyResource("")}
 	out := api.RotationRun{DryRun: in.DryRun, State: string(jobs.Done), Keys: []api.RotationKey{}}
 	var due []api.RotationKey
-	whole := true
+	whole := c != nil && access.DecideAll(c.Principal, access.KeyRotate, access.KindKey).Allowed
 	if allowed(c, access.KeyRotate, keyResource("")) {
 		now := s.cfg.Clock()
 		found, err := s.standing(ctx, func(v *keys.ActiveVersion, t keys.Times) bool {
-			if !t.Overdue(now) {
-				return false
-			}
-			mine := allowed(c, access.KeyRotate, keyResource(v.Key))
-			whole = whole && mine
-			return mine
+			return t.Overdue(now) && allowed(c, access.KeyRotate, keyResource(v.Key))
 		})
 		if err != nil {
 			return out, err
