@@ -82,8 +82,8 @@ func (s Schedule) Latest(now time.Time) (time.Time, error) {
 type Cron struct {
 	schedule cron.Schedule
 	zone     *time.Location
-	// byWall says that hours are named: then a time that the clock skips in spring happens an hour later, and one that it
-	// shows twice in autumn happens once. With "every hour" or "every minute" real time counts instead.
+	// byWall says that hours are named: then a time that the clock jumps over in spring happens as much later as it jumps, an
+	// hour nearly everywhere, and one that it shows twice in autumn happens once. With "every hour" or "every minute" real time counts instead.
 	byWall bool
 }
 
@@ -128,14 +128,18 @@ func (c Cron) Next(t time.Time) time.Time {
 	if !c.byWall {
 		return utc(c.after(t.In(c.zone)))
 	}
-	// On the wall: t's own reading taken as if days were always 24 hours long. A reading that the zone skips is moved
-	// forward by time.Date; of one that it shows twice the first counts.
-	for wall := onWall(t.In(c.zone), time.UTC); ; {
-		if wall = c.after(wall); wall.IsZero() {
-			return time.Time{}
+	// On the wall: t's own reading, taken as if days were always 24 hours long. In the hour after a jump, times that were jumped
+	// over are still to come. Behind one of them may stand a time that was not and comes before it.
+	var best time.Time
+	for wall := onClock(t.In(c.zone)).Add(-jumped(t.In(c.zone))); ; {
+		if wall = c.after(wall); wall.IsZero() || !best.IsZero() && !wall.Before(onClock(best)) {
+			return utc(best)
 		}
-		if at := onWall(wall, c.zone); at.After(t) {
-			return utc(at)
+		at := onWall(wall, c.zone)
+		if at.After(t) && (best.IsZero() || at.Before(best)) {
+			if best = at; onClock(at).Equal(wall) {
+				return utc(best)
+			}
 		}
 	}
 }
@@ -150,16 +154,42 @@ func (c Cron) after(t time.Time) time.Time {
 	return next
 }
 
-// onWall is the time at which the zone's clock shows what t's shows: the first one where it shows it twice, which
-// time.Date doesn't promise.
-func onWall(t time.Time, zone *time.Location) time.Time {
-	at := time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), zone)
-	_, before := at.Add(-3 * time.Hour).Zone()
-	_, now := at.Zone()
-	if first := at.Add(time.Duration(now-before) * time.Second); now < before && first.Hour() == at.Hour() && first.Minute() == at.Minute() {
+// onWall is the time at which the zone's clock shows wall: the first one where it shows it twice, and where it jumps over it
+// as much later as it jumps. time.Date promises neither: west of Greenwich a time that is jumped over comes out too early.
+func onWall(wall time.Time, zone *time.Location) time.Time {
+	at := time.Date(wall.Year(), wall.Month(), wall.Day(), wall.Hour(), wall.Minute(), wall.Second(), wall.Nanosecond(), zone)
+	if short := wall.Sub(onClock(at)); short != 0 {
+		return at.Add(max(0, short))
+	}
+	start, jump := change(at)
+	if first := at.Add(jump); jump < 0 && first.Before(start) {
 		return first
 	}
 	return at
+}
+
+// onClock is what the clock of t's zone shows, taken as UTC.
+func onClock(t time.Time) time.Time {
+	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
+}
+
+// jumped is how far the clock of t's zone jumped forward, if it did that so shortly before t that times it jumped over may still
+// be to come, and 0 otherwise.
+func jumped(t time.Time) time.Duration {
+	if start, jump := change(t); jump > 0 && t.Before(start.Add(jump)) {
+		return jump
+	}
+	return 0
+}
+
+// change is when the clock of t's zone was changed last, up to t, and by how much: forward is positive.
+func change(t time.Time) (start time.Time, jump time.Duration) {
+	if start, _ = t.ZoneBounds(); start.IsZero() {
+		return start, 0
+	}
+	_, before := start.Add(-1).Zone()
+	_, now := t.Zone()
+	return start, time.Duration(now-before) * time.Second
 }
 
 func utc(t time.Time) time.Time {

@@ -1,7 +1,11 @@
 package jobs
 
 import (
+	"archive/zip"
 	"encoding/json"
+	"go/build"
+	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 	_ "time/tzdata"
@@ -63,6 +67,101 @@ func TestCronOnDaysThatClocksChange(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, got, want.UTC())
 		}
 	}
+	for name, c := range map[string]struct{ cron, zone, after, want string }{
+		"west of Greenwich":                     {"15 2 * * *", "America/New_York", "2026-03-07T12:00:00-05:00", "2026-03-08T03:15:00-04:00"},
+		"the hour before it is its own":         {"15 1,2 * * *", "America/New_York", "2026-03-08T01:15:00-05:00", "2026-03-08T03:15:00-04:00"},
+		"the second of an hour":                 {"0,15 2 * * *", "America/New_York", "2026-03-08T03:00:00-04:00", "2026-03-08T03:15:00-04:00"},
+		"midnight, on its own day":              {"15 0 * * *", "America/Santiago", "2026-09-05T12:00:00-04:00", "2026-09-06T01:15:00-03:00"},
+		"midnight in Havana":                    {"15 0 * * *", "America/Havana", "2026-03-07T12:00:00-05:00", "2026-03-08T01:15:00-04:00"},
+		"what was not skipped may come earlier": {"15,40 2 * * *", "Australia/Lord_Howe", "2026-10-03T12:00:00Z", "2026-10-04T02:40:00+11:00"},
+		"and then what was":                     {"15,40 2 * * *", "Australia/Lord_Howe", "2026-10-04T02:40:00+11:00", "2026-10-04T02:45:00+11:00"},
+	} {
+		if got, want := mustCron(t, c.cron, c.zone).Next(at(c.after)), at(c.want); !got.Equal(want) {
+			t.Errorf("%s: %v, want %v", name, got, want.UTC())
+		}
+	}
+}
+
+// clocks is every zone that the Go toolchain knows whose clock is changed between two times, with the changes; of zones that
+// are changed alike one.
+func clocks(t *testing.T, from, to time.Time) map[*time.Location][]time.Time {
+	t.Helper()
+	list, err := zip.OpenReader(filepath.Join(build.Default.GOROOT, "lib", "time", "zoneinfo.zip"))
+	if err != nil {
+		t.Skipf("the toolchain's list of time zones: %v", err)
+	}
+	defer list.Close()
+	found, seen := map[*time.Location][]time.Time{}, map[string]bool{}
+	for _, f := range list.File {
+		zone, err := time.LoadLocation(f.Name)
+		if err != nil {
+			continue // a folder
+		}
+		var changes []time.Time
+		alike := ""
+		for _, end := from.In(zone).ZoneBounds(); !end.IsZero() && end.Before(to); _, end = end.ZoneBounds() {
+			changes = append(changes, end)
+			alike += end.Add(-1).Format(time.RFC3339) + end.Format(time.RFC3339)
+		}
+		if len(changes) > 0 && !seen[alike] {
+			found[zone], seen[alike] = changes, true
+		}
+	}
+	return found
+}
+
+// Wherever clocks are changed: every time that is named happens once, at the first moment that the clock shows it, and one that
+// the clock jumps over as much later as it jumps, never before. What is expected is read off the clock, quarter by quarter.
+func TestCronWhereverClocksChange(t *testing.T) {
+	day := func(year int) time.Time { return time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC) }
+	tried := 0
+	for _, years := range [][2]int{{2011, 2012}, {2025, 2028}} { // in 2011 Samoa jumped over a whole day
+		for zone, changes := range clocks(t, day(years[0]), day(years[1])) {
+			for _, change := range changes {
+				tried++
+				checkClock(t, zone, change)
+			}
+		}
+	}
+	if tried < 200 {
+		t.Errorf("only %d changes", tried)
+	}
+}
+
+func checkClock(t *testing.T, zone *time.Location, change time.Time) {
+	t.Helper()
+	const quarter, reach = 15 * time.Minute, 30 * time.Hour
+	from, to := change.Add(-reach).Truncate(quarter), change.Add(reach).Truncate(quarter)
+	shown := map[time.Time]time.Time{} // what a clock shows -> when first
+	for at := from.Add(quarter); !at.After(to); at = at.Add(quarter) {
+		if wall := onClock(at.In(zone)); shown[wall].IsZero() {
+			shown[wall] = at
+		}
+	}
+	_, offset := change.Add(-1).In(zone).Zone()
+	begin, end := onClock(from.In(zone)), onClock(to.In(zone))
+	for _, text := range []string{"*/15 0-23 * * *", "15 2 * * *", "15 0 * * *", "15 1,2 * * *", "15,45 2 * * *", "15,45 0,1 * * *", "30 2,3 * * *", "45 23 * * *", "0 0 * * *"} {
+		c := mustCron(t, text, zone.String())
+		var want []time.Time
+		for wall := c.schedule.Next(begin); !wall.After(end); wall = c.schedule.Next(wall) {
+			at, ok := shown[wall]
+			if !ok {
+				at = wall.Add(-time.Duration(offset) * time.Second) // as if the clock had gone on
+			}
+			if want = append(want, at); onClock(at.In(zone)).Before(wall) {
+				t.Fatalf("the test expects %v before its time", wall)
+			}
+		}
+		slices.SortFunc(want, time.Time.Compare)
+		want = slices.CompactFunc(want, time.Time.Equal)
+		var got []time.Time
+		for at := c.Next(from); !at.After(to); at = c.Next(at) {
+			got = append(got, at)
+		}
+		if !slices.EqualFunc(got, want, time.Time.Equal) {
+			t.Errorf("%q in %v around %v:\n%v, want\n%v", text, zone, change, got, want)
+		}
+	}
 }
 
 // From one leap day to the next may be eight years.
@@ -75,7 +174,7 @@ func TestCronOverALeapDayThatIsMissing(t *testing.T) {
 
 // Whatever the expression, the zone and the time: the next time is later, and the one after it later still.
 func TestCronGoesForward(t *testing.T) {
-	crons := []Cron{mustCron(t, "30 2 * * *", "America/New_York"), mustCron(t, "* * * * *", "Australia/Lord_Howe"), mustCron(t, "0 0 29 2 *", ""), mustCron(t, "15 */3 * * 1-5", "Asia/Kathmandu")}
+	crons := []Cron{mustCron(t, "30 2 * * *", "America/New_York"), mustCron(t, "*/20 0,1,2 * * *", "America/Havana"), mustCron(t, "* * * * *", "Australia/Lord_Howe"), mustCron(t, "0 0 29 2 *", ""), mustCron(t, "15 */3 * * 1-5", "Asia/Kathmandu")}
 	rapid.Check(t, func(rt *rapid.T) {
 		c := crons[rapid.IntRange(0, len(crons)-1).Draw(rt, "cron")]
 		from := time.Unix(rapid.Int64Range(0, 4_000_000_000).Draw(rt, "from"), 0)
