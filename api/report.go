@@ -53,8 +53,9 @@ type RemovedDataset struct {
 	Left bool `json:"left"`
 }
 
-// RetiredDataset is how a dataset was moved away from older versions since this one was followed, up to ZeroSince: when a
-// count of the whole table first found nothing left under an older version.
+// RetiredDataset is how a dataset was moved away from older versions since this one was followed. ZeroSince is when a count of the
+// whole table found nothing left under an older version, the first such count after the last rows were moved; nil when there was none, or
+// when some stand under this version now.
 type RetiredDataset struct {
 	Dataset   string     `json:"dataset"`
 	RowsMoved int64      `json:"rowsMoved"`

@@ -17,8 +17,12 @@ import (
 // rests on, each with the proof that it is in the log, and the signature of the log's key over the statement. What the
 // statement says of the version's life is derived from those events alone, by Derive, and derived again by whoever verifies.
 
-// RetirementFormat is the kind of statement that a retirement is signed as, and its format field.
-const RetirementFormat = "retirement/1"
+// RetirementFormat is the kind of statement that a retirement is signed as, and its format field. Those of format 1 took the first
+// count that found nothing left for good: what was moved after it, as after a restored backup, isn't in them.
+const (
+	RetirementFormat = "retirement/2"
+	retirement1      = "retirement/1"
+)
 
 // MaxRetirement is the largest file in bytes that is read.
 const MaxRetirement = 256 << 20
@@ -129,6 +133,11 @@ func Derive(r *api.Retirement, lines [][]byte) error {
 	for i := range all {
 		deriveMoved(r, &all[i], sets)
 	}
+	for _, c := range r.Census {
+		if d := sets[c.Dataset]; d != nil && c.Rows > 0 {
+			d.ZeroSince = nil // whatever moved data away, some of it is back
+		}
+	}
 	r.Datasets = []api.RetiredDataset{}
 	for _, d := range sets {
 		r.Datasets = append(r.Datasets, *d)
@@ -188,11 +197,11 @@ func deriveMoved(r *api.Retirement, m *mention, sets map[string]*api.RetiredData
 		d = &api.RetiredDataset{Dataset: m.Details.Dataset}
 		sets[m.Details.Dataset] = d
 	}
-	if d.ZeroSince != nil {
-		return // what is moved from then on stood under later versions
+	if m.Details.Changed > 0 {
+		d.RowsMoved += m.Details.Changed
+		d.ZeroSince = nil // there were some again, as after a restored backup
 	}
-	d.RowsMoved += m.Details.Changed
-	if m.Action == movedDone {
+	if m.Action == movedDone && d.ZeroSince == nil {
 		at := m.Time
 		d.ZeroSince = &at
 	}
@@ -205,7 +214,12 @@ func VerifyRetirement(text []byte, key *Key) (api.Retirement, error) {
 	var p api.RetirementDocument
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
-	if err := dec.Decode(&p); err != nil || p.Format != RetirementFormat {
+	err := dec.Decode(&p)
+	switch {
+	case err == nil && p.Format == retirement1:
+		return api.Retirement{}, fault.New(api.CodeIntegrity, "verifying a retirement: an earlier keyturn wrote it, which could call data gone that had come back").
+			WithNext("have it written anew: keyturn report retirement")
+	case err != nil || p.Format != RetirementFormat:
 		return api.Retirement{}, badRetirement("it is not one that keyturn wrote")
 	}
 	if err := VerifyStatement(key, RetirementFormat, []byte(p.Statement), p.Signature); err != nil {

@@ -77,7 +77,7 @@ func life(t *testing.T) (document []byte, key *Key) {
 		{Time: at(7), Type: KeyState, Action: "destroy_scheduled", Success: false, UserID: "eve", Resource: "key/phi", KeyVersion: 1},
 		{Time: at(8), Type: KeyState, Action: "destroy_scheduled", Success: true, UserID: "ops", Resource: "key/phi", KeyVersion: 1, Details: Details{FromState: "deactivated", State: "destroy-scheduled", DestroyAt: at(15)}},
 		{Time: at(9), Type: KeyState, Action: "compromised", Success: true, UserID: "ops", Resource: "key/other", KeyVersion: 1, Details: Details{State: "compromised"}},
-		{Time: at(10), Type: Reencryption, Action: "dataset-reencrypt_done", Success: true, UserID: "system", Resource: "dataset/patients", Details: Details{Dataset: "patients", Kind: "dataset-reencrypt", Changed: 1000}},
+		{Time: at(10), Type: Reencryption, Action: "dataset-reencrypt_done", Success: true, UserID: "system", Resource: "dataset/patients", Details: Details{Dataset: "patients", Kind: "dataset-reencrypt"}},
 		{Time: at(15), Type: KeyState, Action: "destroyed", Success: true, UserID: "system", Resource: "key/phi", KeyVersion: 1, Details: Details{FromState: "destroy-scheduled", State: "destroyed"}},
 	}
 	tree := &Tree{}
@@ -138,6 +138,44 @@ func TestRetirementIsDerivedFromEvents(t *testing.T) {
 	}
 	if len(r.Datasets) != 1 || r.Datasets[0].RowsMoved != 1000 || r.Datasets[0].ZeroSince == nil || r.Datasets[0].ZeroSince.Day() != 6 {
 		t.Errorf("%+v", r.Datasets)
+	}
+}
+
+// Data that came back, as with a backup of its table, and was moved once more is counted, and nothing was left only since then.
+func TestRetirementOfWhatCameBack(t *testing.T) {
+	at := func(month int) time.Time { return time.Date(2026, time.Month(month), 2, 10, 0, 0, 0, time.UTC) }
+	event := func(month int, action string, changed uint64) Event {
+		return Event{Time: at(month), Type: Reencryption, Action: action, Success: true, Details: Details{Dataset: "patients", Kind: "dataset-reencrypt", Changed: changed}}
+	}
+	followed := Event{Time: at(1), Type: KeyRotation, Action: "rotated", Success: true, Resource: "key/phi", KeyVersion: 2, Details: Details{OldVersion: 1, NewVersion: 2}}
+	first, looked := event(2, "dataset-reencrypt_done", 100), event(3, "dataset-reencrypt_done", 0)
+	back, last := event(4, "dataset-reencrypt", 49_000), event(5, "dataset-reencrypt_done", 1000)
+	for name, c := range map[string]struct {
+		events []Event
+		left   int64 // in the census
+		rows   int64
+		zero   int // the month; 0 = never
+	}{
+		"moved once":          {[]Event{followed, first, looked}, 0, 100, 2},
+		"under way once more": {[]Event{followed, first, looked, back}, 0, 49_100, 0},
+		"moved once more":     {[]Event{followed, first, looked, back, last}, 0, 50_100, 5},
+		"back and not moved":  {[]Event{followed, first, looked}, 7, 100, 0},
+	} {
+		r := api.Retirement{Key: "phi", Version: 1, Census: []api.RetirementCensus{{Dataset: "patients", Column: "ssn", Rows: c.left}, {Dataset: "others", Column: "ssn", Rows: 9}}}
+		var lines [][]byte
+		for i := range c.events {
+			lines = append(lines, AppendExport(nil, AppendJSON(nil, &c.events[i]), 0, uint64(i)))
+		}
+		if err := Derive(&r, lines); err != nil || len(r.Datasets) != 1 {
+			t.Fatalf("%s: %+v, %v", name, r.Datasets, err)
+		}
+		d := r.Datasets[0]
+		if d.RowsMoved != c.rows || (d.ZeroSince != nil) != (c.zero > 0) || d.ZeroSince != nil && !d.ZeroSince.Equal(at(c.zero)) {
+			t.Errorf("%s: %d rows, nothing left since %v; want %d, month %d", name, d.RowsMoved, d.ZeroSince, c.rows, c.zero)
+		}
+	}
+	if _, err := VerifyRetirement([]byte(`{"format":"retirement/1","statement":"{}","signature":"","proofs":[]}`), nil); fault.CodeOf(err) != api.CodeIntegrity || fault.NextOf(err) == "" {
+		t.Errorf("one of an earlier release: %v", err)
 	}
 }
 

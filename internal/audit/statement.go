@@ -15,7 +15,7 @@ import (
 // newline:
 //
 //	keyturn.audit.v1/5f0c…           the log, as in a checkpoint
-//	statement retirement/1 rXxC…=    the kind of document and the SHA-256 of its bytes in standard base64
+//	statement retirement/2 rXxC…=    the kind of document and the SHA-256 of its bytes in standard base64
 //
 // The word in front of the second line keeps a statement from ever being read as a checkpoint, and one as the other.
 
