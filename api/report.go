@@ -53,7 +53,8 @@ type RemovedDataset struct {
 	Left bool `json:"left"`
 }
 
-// RetiredDataset is how a dataset was moved away from older versions since this one was followed. ZeroSince is when a count of the
+// RetiredDataset is how a dataset was moved away from this version since it was followed. RowsMoved never counts too many, except
+// where events of earlier releases don't say from which versions rows were moved: then it counts all of them. ZeroSince is when a count of the
 // whole table found nothing left under an older version, the first such count after the last rows were moved; nil when there was none, or
 // when some stand under this version now.
 type RetiredDataset struct {

@@ -117,7 +117,8 @@ func appendBulk(dst []byte, d *Details) []byte {
 	dst = textField(dst, `"job":`, d.Job)
 	dst = textField(dst, `"kind":`, d.Kind)
 	dst = textField(dst, `"from":`, d.From)
-	return textField(dst, `"candidates":`, d.Candidates)
+	dst = textField(dst, `"candidates":`, d.Candidates)
+	return textField(dst, `"moved":`, d.Moved)
 }
 
 func appendRest(dst []byte, d *Details) []byte {

@@ -74,6 +74,7 @@ type wireDetails struct {
 	Kind             string          `json:"kind,omitempty"`
 	From             string          `json:"from,omitempty"`
 	Candidates       string          `json:"candidates,omitempty"`
+	Moved            string          `json:"moved,omitempty"`
 	Events           uint64          `json:"events,omitempty"`
 	Version          string          `json:"version,omitempty"`
 	Count            uint64          `json:"count,omitempty"`

@@ -120,6 +120,7 @@ type Details struct {
 	Kind       string // of a job
 	From       string // the format of another system from which values were taken over
 	Candidates string // how many of them opened under which candidate key, by fingerprint: "fingerprint=count …"
+	Moved      string // at least how many rows were moved from which version: "phi:1=900 phi:2=0 …"
 
 	// The log itself and the process.
 	Events   uint64 // the size of the log

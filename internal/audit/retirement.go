@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -46,6 +47,7 @@ type mention struct {
 		Dataset    string    `json:"dataset"`
 		Kind       string    `json:"kind"`
 		Changed    int64     `json:"changed"`
+		Moved      string    `json:"moved"`
 		Incident   string    `json:"incident"`
 		Rows       int64     `json:"rows"`
 		OrderedBy  string    `json:"ordered_by"` // who had keyturn do it
@@ -67,6 +69,21 @@ func (m *mention) marks(key string, version uint32) bool {
 	return slices.Contains(strings.Fields(m.Details.Scope), fmt.Sprintf("%s:%d", key, version))
 }
 
+// movedFrom says whether a re-encryption's event moved rows away from a version, and at least how many. One that doesn't say
+// from which versions, of an earlier release, may have moved all of its rows from this one.
+func (m *mention) movedFrom(key string, version uint32) (rows int64, moved bool) {
+	if m.Details.Moved == "" {
+		return m.Details.Changed, m.Details.Changed > 0
+	}
+	for _, part := range strings.Fields(m.Details.Moved) {
+		if name, count, _ := strings.Cut(part, "="); name == fmt.Sprintf("%s:%d", key, version) {
+			rows, err := strconv.ParseInt(count, 10, 64)
+			return max(0, rows), err == nil
+		}
+	}
+	return 0, false
+}
+
 // Concerns says whether an event, an exported line, belongs into the retirement of a version: what made it, what ended it,
 // and what moved data of the named datasets.
 func Concerns(line []byte, key string, version uint32, datasets []string) bool {
@@ -78,8 +95,8 @@ func Concerns(line []byte, key string, version uint32, datasets []string) bool {
 	case KeyCreate, KeyRotation, KeyState:
 		return m.Resource == "key/"+key && (m.KeyVersion == version || m.Details.OldVersion == version || m.Details.NewVersion == version || m.marks(key, version))
 	case Reencryption:
-		done := m.Action == movedDone
-		did := done || m.Details.Changed > 0 && (m.Action == moved || m.Action == movedPart) // and not a dry run
+		_, did := m.movedFrom(key, version)
+		did = m.Action == movedDone || did && (m.Action == moved || m.Action == movedPart) // and not a dry run
 		return m.Details.Kind == moved && did && slices.Contains(datasets, m.Details.Dataset)
 	case ConfigWrite:
 		return m.Action == DatasetRemoved && slices.Contains(strings.Fields(m.Details.Scope), key)
@@ -197,8 +214,8 @@ func deriveMoved(r *api.Retirement, m *mention, sets map[string]*api.RetiredData
 		d = &api.RetiredDataset{Dataset: m.Details.Dataset}
 		sets[m.Details.Dataset] = d
 	}
-	if m.Details.Changed > 0 {
-		d.RowsMoved += m.Details.Changed
+	if rows, moved := m.movedFrom(r.Key, r.Version); moved {
+		d.RowsMoved += rows
 		d.ZeroSince = nil // there were some again, as after a restored backup
 	}
 	if m.Action == movedDone && d.ZeroSince == nil {

@@ -148,6 +148,10 @@ func TestRetirementOfWhatCameBack(t *testing.T) {
 		return Event{Time: at(month), Type: Reencryption, Action: action, Success: true, Details: Details{Dataset: "patients", Kind: "dataset-reencrypt", Changed: changed}}
 	}
 	followed := Event{Time: at(1), Type: KeyRotation, Action: "rotated", Success: true, Resource: "key/phi", KeyVersion: 2, Details: Details{OldVersion: 1, NewVersion: 2}}
+	from := func(e Event, moved string) Event {
+		e.Details.Moved = moved
+		return e
+	}
 	first, looked := event(2, "dataset-reencrypt_done", 100), event(3, "dataset-reencrypt_done", 0)
 	back, last := event(4, "dataset-reencrypt", 49_000), event(5, "dataset-reencrypt_done", 1000)
 	for name, c := range map[string]struct {
@@ -159,12 +163,17 @@ func TestRetirementOfWhatCameBack(t *testing.T) {
 		"moved once":          {[]Event{followed, first, looked}, 0, 100, 2},
 		"under way once more": {[]Event{followed, first, looked, back}, 0, 49_100, 0},
 		"moved once more":     {[]Event{followed, first, looked, back, last}, 0, 50_100, 5},
+		"of another key":      {[]Event{followed, from(first, "phi:1=60 pii:1=40"), looked, from(back, "phi:12=8000 pii:1=41000"), from(last, "pii:1=1000")}, 0, 60, 2},
+		"of this one too":     {[]Event{followed, from(first, "phi:1=60 pii:1=40"), from(back, "pii:1=49000"), from(last, "phi:1=1 phi:2=999")}, 0, 61, 5},
+		"perhaps of this one": {[]Event{followed, from(first, "phi:1=100"), from(back, "phi:1=0 phi:2=48999"), last}, 0, 1100, 5},
 		"back and not moved":  {[]Event{followed, first, looked}, 7, 100, 0},
 	} {
 		r := api.Retirement{Key: "phi", Version: 1, Census: []api.RetirementCensus{{Dataset: "patients", Column: "ssn", Rows: c.left}, {Dataset: "others", Column: "ssn", Rows: 9}}}
 		var lines [][]byte
 		for i := range c.events {
-			lines = append(lines, AppendExport(nil, AppendJSON(nil, &c.events[i]), 0, uint64(i)))
+			if line := AppendExport(nil, AppendJSON(nil, &c.events[i]), 0, uint64(i)); Concerns(line, "phi", 1, []string{"patients"}) {
+				lines = append(lines, line)
+			}
 		}
 		if err := Derive(&r, lines); err != nil || len(r.Datasets) != 1 {
 			t.Fatalf("%s: %+v, %v", name, r.Datasets, err)

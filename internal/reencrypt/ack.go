@@ -9,11 +9,10 @@ type acks struct {
 	next    int             // the first page that isn't acknowledged
 	waiting map[int]*result // acknowledged, but not everything in front of them is
 	done    Progress        // of the pages in front of next
-	columns int
 }
 
-func newAcks(after Key, columns int) *acks {
-	return &acks{waiting: map[int]*result{}, columns: columns, done: Progress{Cursor: after, Opened: make([]map[uint32]bool, columns)}}
+func newAcks(after Key) *acks {
+	return &acks{waiting: map[int]*result{}, done: Progress{Cursor: after, Moved: map[VersionOf]int64{}}}
 }
 
 // ack takes over the result of one page.
@@ -31,22 +30,17 @@ func (a *acks) ack(r *result) {
 		a.done.Cursor = r.end
 		a.done.Counts.add(r.counts, false)
 		a.done.Failed = append(a.done.Failed, r.failed...)
-		for col, versions := range r.opened {
-			for v := range versions {
-				if a.done.Opened[col] == nil {
-					a.done.Opened[col] = map[uint32]bool{}
-				}
-				a.done.Opened[col][v] = true
-			}
+		for v, rows := range r.moved {
+			a.done.Moved[v] += rows
 		}
 	}
 }
 
-// take answers the progress so far; failures and opened versions are handed over once.
+// take answers the progress so far; failures and what was moved are handed over once.
 func (a *acks) take() Progress {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	p := a.done
-	a.done.Failed, a.done.Opened = nil, make([]map[uint32]bool, a.columns)
+	a.done.Failed, a.done.Moved = nil, map[VersionOf]int64{}
 	return p
 }

@@ -20,7 +20,8 @@ type crypto struct {
 	blob    []byte
 	plain   []byte
 	sealed  []byte
-	seen    int // values that verify has met, for its sample
+	was     []uint32 // per column: the version that the row at hand is moved from; 0 = none
+	seen    int      // values that verify has met, for its sample
 }
 
 // opener is a handle, or why there is none.
@@ -35,7 +36,8 @@ type result struct {
 	end    Key // of its last row
 	counts Counts
 	failed []Failed
-	opened []map[uint32]bool // per column; nil when nothing was opened
+	was    []uint32 // of the rows of the batch, one behind the other: per column, the version that it is moved from; 0 = none
+	moved  map[VersionOf]int64
 	sealed []spent
 }
 
@@ -43,7 +45,7 @@ type result struct {
 type spent struct{ operations, bytes uint64 }
 
 func newCrypto(w *Work) *crypto {
-	c := &crypto{work: w, openers: make([]map[uint32]opener, len(w.Columns)), names: make([][]byte, len(w.PK))}
+	c := &crypto{work: w, openers: make([]map[uint32]opener, len(w.Columns)), names: make([][]byte, len(w.PK)), was: make([]uint32, len(w.Columns))}
 	for i := range c.openers {
 		c.openers[i] = map[uint32]opener{}
 	}
@@ -61,7 +63,7 @@ const (
 // page works through p and puts the rows to write into b. An error ends the chunk: nothing of the page counts then.
 func (c *crypto) page(ctx context.Context, p *Page, b *Batch, r *result) error {
 	b.Reset()
-	r.opened = make([]map[uint32]bool, len(c.work.Columns))
+	r.moved = map[VersionOf]int64{}
 	r.sealed = make([]spent, len(c.work.Columns))
 	r.counts.Rows = int64(p.Rows())
 	for i := range p.Rows() {
@@ -69,6 +71,7 @@ func (c *crypto) page(ctx context.Context, p *Page, b *Batch, r *result) error {
 			c.names[k] = p.Names[k].At(i)
 		}
 		changed := false
+		clear(c.was)
 		for col := range p.Values {
 			v, err := c.value(ctx, p, b, r, i, col, changed)
 			if err != nil {
@@ -83,7 +86,9 @@ func (c *crypto) page(ctx context.Context, p *Page, b *Batch, r *result) error {
 				b.New[col].AddWithout(Null)
 			}
 		}
-		if !changed {
+		if changed {
+			r.was = append(r.was, c.was...)
+		} else {
 			r.counts.Skipped++
 		}
 	}
@@ -178,10 +183,6 @@ func (c *crypto) value(ctx context.Context, p *Page, b *Batch, r *result, row, c
 			return stuck(reason)
 		}
 		r.counts.Opened++
-		if r.opened[col] == nil {
-			r.opened[col] = map[uint32]bool{}
-		}
-		r.opened[col][h.Version] = true
 		if c.work.Kind == KindVerify {
 			return leave, nil
 		}
@@ -189,7 +190,11 @@ func (c *crypto) value(ctx context.Context, p *Page, b *Batch, r *result, row, c
 			return stuck("the plaintext isn't text, but the column is")
 		}
 	}
-	return c.replace(b, r, v, form, col, changed, stuck)
+	out, err := c.replace(b, r, v, form, col, changed, stuck)
+	if out == change {
+		c.was[col] = h.Version
+	}
+	return out, err
 }
 
 // replace appends the old value and what is to stand in its place: c.plain, sealed unless the run decrypts.

@@ -11,7 +11,7 @@ func TestEnvelopeMessagesStay(t *testing.T) {
 		p.Values[0].Add([]byte("kte1.S1QB.body"), Text)
 		p.Names[0].Append([]byte("17"))
 		p.Keys[0].Append([]byte("17"))
-		r := &result{opened: make([]map[uint32]bool, 1), sealed: make([]spent, 1)}
+		r := &result{sealed: make([]spent, 1)}
 		v, err := c.value(t.Context(), p, b, r, 0, 0, false)
 		if err != nil || v != leave || r.counts.Failed != 1 || r.counts.Unreadable != 1 || b.Rows() != 0 {
 			t.Errorf("%s: verdict %v, counts %+v, error %v", kind, v, r.counts, err)

@@ -4,6 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
@@ -94,8 +98,7 @@ type chunk struct {
 	spent float64 // seconds of earlier chunks
 	done  int64
 	total int64
-	keys  []*handles   // of the columns
-	moved map[int]bool // columns in which something was opened, to be moved, since the last event
+	keys  []*handles // of the columns
 }
 
 // load reads where the job stands. One that had ended was taken up again by `job retry`: it begins with the rows on its
@@ -131,7 +134,7 @@ func (c *chunk) advance(ctx context.Context, d *datasets.Dataset) (done bool, er
 		return false, err
 	}
 	defer w.release(context.WithoutCancel(ctx))
-	c.w, c.keys, c.moved = w, w.handles, map[int]bool{}
+	c.w, c.keys = w, w.handles
 	if c.kind == KindImport {
 		if w.Import, err = c.s.imports(ctx, c.run.Job.ID, d, c.args.From); err != nil {
 			return false, err
@@ -212,11 +215,7 @@ func (c *chunk) failedRows(ctx context.Context) (rows []Key, err error) {
 // save keeps the state; the failures first, so that no cursor ever stands behind one that was forgotten.
 func (c *chunk) save(ctx context.Context, s *State, p *Progress) error {
 	if p != nil {
-		for col, versions := range p.Opened {
-			if len(versions) > 0 {
-				c.moved[col] = true
-			}
-		}
+		c.note(p.Moved)
 	}
 	if p != nil && len(p.Failed) > 0 {
 		now := c.s.cfg.Clock()
@@ -242,6 +241,40 @@ func (c *chunk) save(ctx context.Context, s *State, p *Progress) error {
 	return nil
 }
 
+// mostMoved is how many versions an event names: an audit event has its limit, and so has a job's progress.
+const mostMoved = 200
+
+// note keeps what was moved for the next event.
+func (c *chunk) note(moved map[VersionOf]int64) {
+	for v, rows := range moved {
+		for _, h := range c.keys {
+			if h.ID() != v.Key {
+				continue
+			}
+			name := fmt.Sprintf("%s:%d", h.key.Name, v.Version)
+			if _, known := c.p.Moved[name]; known || len(c.p.Moved) <= mostMoved {
+				if c.p.Moved == nil {
+					c.p.Moved = map[string]int64{}
+				}
+				c.p.Moved[name] += rows
+			}
+			break
+		}
+	}
+}
+
+// toldMoved is what an event says was moved. One that doesn't say counts as moved from any version.
+func toldMoved(moved map[string]int64) string {
+	if len(moved) > mostMoved {
+		return ""
+	}
+	var parts []string
+	for _, v := range slices.Sorted(maps.Keys(moved)) {
+		parts = append(parts, fmt.Sprintf("%s=%d", v, moved[v]))
+	}
+	return strings.Join(parts, " ")
+}
+
 // text is the progress as it is stored, with the counts that a bar shows.
 func (c *chunk) text() ([]byte, error) {
 	c.p.Seconds = c.spent + time.Since(c.begun).Seconds()
@@ -262,7 +295,7 @@ func (c *chunk) close(ctx context.Context, done bool, outcome error) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
-	finished, before := done, c.p.Reported
+	finished, before, moved := done, c.p.Reported, c.p.Moved
 	in := gate.Intent{Action: access.DatasetRun, Type: audit.Reencryption, Verb: c.verb(done, outcome), Resource: resource(c.args.Dataset)}
 	err := c.s.cfg.Gate.Change(ctx, system(), in, func(ctx context.Context, tx store.Tx, ev *audit.Event) (err error) {
 		if done = finished; done {
@@ -272,8 +305,11 @@ func (c *chunk) close(ctx context.Context, done bool, outcome error) error {
 			ev.Action = c.verb(done, outcome)
 		}
 		c.p.Ended = done || outcome != nil && !jobs.Retryable(fault.CodeOf(outcome))
-		c.p.Reported = c.p.State.Counts
+		c.p.Reported, c.p.Moved = c.p.State.Counts, nil
 		c.describe(ev, before)
+		if c.kind == KindReencrypt {
+			ev.Details.Moved = toldMoved(moved)
+		}
 		if outcome != nil {
 			ev.Details.Code = string(fault.CodeOf(outcome))
 		}
@@ -284,7 +320,7 @@ func (c *chunk) close(ctx context.Context, done bool, outcome error) error {
 		if done {
 			c.total = c.done
 		}
-		if err := c.countMoved(ctx, tx, since(c.p.State.Counts.Changed, before.Changed)); err != nil {
+		if err := c.countMoved(ctx, tx, moved, since(c.p.State.Counts.Changed, before.Changed)); err != nil {
 			return err
 		}
 		return c.run.SaveTx(ctx, tx, nil, text, c.done, c.total)
@@ -301,13 +337,18 @@ func (c *chunk) close(ctx context.Context, done bool, outcome error) error {
 }
 
 // countMoved adds to the history of rotations how many rows were moved to the versions that are active now.
-func (c *chunk) countMoved(ctx context.Context, tx store.Tx, rows uint64) error {
+func (c *chunk) countMoved(ctx context.Context, tx store.Tx, moved map[string]int64, rows uint64) error {
 	if c.kind != KindReencrypt || c.args.DryRun || rows == 0 {
 		return nil
 	}
 	counted := map[envelope.KeyID]bool{}
-	for col, h := range c.keys {
-		if !c.moved[col] || counted[h.ID()] {
+	names := map[string]bool{}
+	for v := range moved {
+		name, _, _ := strings.Cut(v, ":")
+		names[name] = true
+	}
+	for _, h := range c.keys {
+		if !names[h.key.Name] || counted[h.ID()] {
 			continue
 		}
 		counted[h.ID()] = true

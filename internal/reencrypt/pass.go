@@ -47,7 +47,7 @@ type (
 func runPass(ctx context.Context, w Work, after Key, stop <-chan struct{}, save SaveFunc) (Progress, error) {
 	w = w.withDefaults()
 	p := &pass{
-		work: &w, stop: stop, acks: newAcks(after, len(w.Columns)),
+		work: &w, stop: stop, acks: newAcks(after),
 		read: make(chan readPage, 1), write: make(chan writeBatch, 1),
 		freePages: make(chan *Page, w.cryptos()+2), freeBatches: make(chan *Batch, w.cryptos()+max(1, w.writers())+1),
 	}

@@ -47,7 +47,7 @@ func (w Work) Retry(ctx context.Context, s *State, keys []Key, save Save) error 
 		}
 		s.Counts.add(res.counts, false)
 		s.This.add(res.counts, false)
-		if err := save(ctx, s, &Progress{Counts: res.counts, Failed: res.failed, Opened: res.opened}); err != nil {
+		if err := save(ctx, s, &Progress{Counts: res.counts, Failed: res.failed, Moved: res.moved}); err != nil {
 			return err
 		}
 		if err := pace.spend(ctx, batch.Rows(), 0); err != nil {

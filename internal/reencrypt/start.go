@@ -43,6 +43,9 @@ type progress struct {
 	Reported Counts  `json:"reported"` // what audit events have said already
 	Seconds  float64 `json:"seconds"`  // worked so far
 	Ended    bool    `json:"ended"`    // finished, or failed for good: a retry begins anew
+	// Moved is at least how many rows were moved from each version, KEY:VERSION, since the last event. Beyond mostMoved the
+	// event doesn't say.
+	Moved map[string]int64 `json:"moved,omitempty"`
 }
 
 // Encrypt seals every plaintext value.

@@ -23,7 +23,7 @@ type State struct {
 	GiveUp    time.Time `json:"giveUp,omitzero"`    // when to stop hoping that the application stops writing old values
 }
 
-// Save keeps a state, with the failures and opened versions of p (nil between two passes). Its error ends the chunk.
+// Save keeps a state, with the failures of p and what it moved (nil between two passes). Its error ends the chunk.
 type Save func(ctx context.Context, s *State, p *Progress) error
 
 // How a run ends that doesn't find the table done.

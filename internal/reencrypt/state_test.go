@@ -3,6 +3,8 @@ package reencrypt_test
 import (
 	"context"
 	"encoding/json"
+	"maps"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -54,6 +56,34 @@ func TestRotatedMeanwhile(t *testing.T) {
 		}
 		if m.Get(1) != before || s.Counts.Changed != 0 {
 			t.Error("a value went back to an older version")
+		}
+	})
+}
+
+// TestMovedByVersion: a run says from which versions it moved rows. Where the application keeps a row of a part in which several
+// stood, each may be short by it, and none is too high.
+func TestMovedByVersion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, keys, w := memory(t, 25, reencrypt.KindEncrypt) // pages of ten: 1 to 10, 11 to 20, 21 to 25
+		connectortest.MustFinish(t, w)
+		keys.Rotate()
+		for id := 16; id <= 25; id++ {
+			m.Put(int64(id), plain(id))
+		}
+		connectortest.MustFinish(t, w)
+		keys.Rotate()
+		var once sync.Once
+		m.BeforeSwap = func(int) error {
+			once.Do(func() { m.Put(3, "theirs"); m.Put(12, "theirs") })
+			return nil
+		}
+		var r connectortest.Run
+		if err := r.Finish(t.Context(), kinded(w, reencrypt.KindReencrypt)); err != nil {
+			t.Fatal(err)
+		}
+		want := map[reencrypt.VersionOf]int64{{Key: keys.ID(), Version: 1}: 9 + 4, {Key: keys.ID(), Version: 2}: 4 + 5}
+		if c := r.State.Counts; !maps.Equal(r.Moved, want) || c.Changed != 23 || c.Conflicts != 2 {
+			t.Errorf("moved %v, want %v; %+v", r.Moved, want, c)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package reencrypt
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
@@ -59,6 +60,7 @@ func (s *swapper) swap(ctx context.Context, b *Batch, r *result, from, to int) e
 		s.taken += int64(n)
 		r.counts.Changed += int64(n)
 		r.counts.Conflicts += int64(to - from - n)
+		s.moved(r, from, to, n)
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -80,6 +82,29 @@ func (s *swapper) swap(ctx context.Context, b *Batch, r *result, from, to int) e
 		}
 	}
 	return nil
+}
+
+// moved counts from which versions the n rows were moved that were written of those from up to to. Which those are nobody knows
+// when it weren't all: at most the others are missing from each version.
+func (s *swapper) moved(r *result, from, to, n int) {
+	if n == 0 {
+		return
+	}
+	found, columns := map[VersionOf]int64{}, len(s.work.Columns)
+	row := make([]VersionOf, 0, columns) // a row counts once, however many of its values stand under one version
+	for i := from; i < to; i++ {
+		row = row[:0]
+		for col, n := range r.was[i*columns : (i+1)*columns] {
+			v := VersionOf{s.work.Columns[col].Keys.ID(), n}
+			if n != 0 && !slices.Contains(row, v) {
+				row = append(row, v)
+				found[v]++
+			}
+		}
+	}
+	for v, rows := range found {
+		r.moved[v] += max(0, rows-int64(to-from-n))
+	}
 }
 
 func (s *swapper) refuse(b *Batch, r *result, row int, refusal *Refusal) error {

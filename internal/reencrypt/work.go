@@ -104,9 +104,10 @@ type Progress struct {
 	Counts Counts
 	// Failed are the failures behind Cursor since the last call.
 	Failed []Failed
-	// Opened are the versions that were opened since the last call, per column.
-	Opened []map[uint32]bool
-	End    bool // the cursor stands behind the last row
+	// Moved is from which versions rows were written since the last call, and at least how many from each: all of them, unless
+	// the application changed some rows of a part in which several versions stood.
+	Moved map[VersionOf]int64
+	End   bool // the cursor stands behind the last row
 }
 
 // SaveFunc keeps what Progress says; the failures first, so that no cursor ever stands behind one that was forgotten. Its

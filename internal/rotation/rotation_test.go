@@ -3,6 +3,7 @@ package rotation_test
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -214,6 +215,56 @@ func TestRotationMovesTheDatasets(t *testing.T) {
 	h.must(err)
 	if !strings.Contains(doc.Statement, `"rowsMoved":500`) || len(doc.Proofs) < 4 {
 		t.Errorf("%d proofs; %s", len(doc.Proofs), doc.Statement)
+	}
+}
+
+// Rows of another key's column in the same table are no rows of the version, and moving them says nothing of it.
+func TestRetirementCountsItsOwnRows(t *testing.T) {
+	h := open(t, "")
+	h.key("phi", "phi", "")
+	h.key("pii", "pii", "")
+	file := filepath.Join(t.TempDir(), "app.db")
+	db, err := sql.Open("sqlite", file)
+	h.must(err)
+	_, err = db.ExecContext(t.Context(), "CREATE TABLE patients (id INTEGER PRIMARY KEY, ssn TEXT, name TEXT); INSERT INTO patients VALUES (1, 'one', 'Ann'), (2, 'two', 'Bob'), (3, NULL, 'Cid')")
+	h.must(err)
+	h.must(db.Close())
+	_, err = h.AddDataset(t.Context(), api.AddDatasetRequest{Name: "patients", DB: "sqlite://" + file, Table: "patients", Columns: map[string]string{"ssn": "phi", "name": "pii"}})
+	h.must(err)
+	run, err := h.EncryptDataset(t.Context(), "patients", api.DatasetRunRequest{})
+	h.must(err)
+	h.end(run.Job)
+	var told []string
+	var first time.Time
+	for _, key := range []string{"phi", "pii"} {
+		_, err = h.RotateKey(t.Context(), key, api.RotateKeyRequest{})
+		h.must(err)
+		run, err = h.ReencryptDataset(t.Context(), "patients", api.DatasetRunRequest{})
+		h.must(err)
+		h.end(run.Job)
+		if first.IsZero() {
+			first = h.clock()
+			h.pass(day)
+		}
+	}
+	for line, err := range h.TailAudit(t.Context(), false, keyturn.AuditQuery{Type: "reencryption", Resource: "dataset/patients"}) {
+		h.must(err)
+		if _, moved, ok := strings.Cut(string(line), `"moved":"`); ok {
+			moved, _, _ = strings.Cut(moved, `"`)
+			told = append(told, moved)
+		}
+	}
+	if !slices.Equal(told, []string{"phi:1=2", "pii:1=3"}) {
+		t.Errorf("events say %q", told)
+	}
+	for key, rows := range map[string]int64{"phi": 2, "pii": 3} {
+		doc, err := h.Retirement(t.Context(), key, 1)
+		h.must(err)
+		var r api.Retirement
+		h.must(json.Unmarshal([]byte(doc.Statement), &r))
+		if len(r.Datasets) != 1 || r.Datasets[0].RowsMoved != rows || r.Datasets[0].ZeroSince == nil || r.Datasets[0].ZeroSince.After(first) != (key == "pii") {
+			t.Errorf("%s: %s", key, doc.Statement)
+		}
 	}
 }
 

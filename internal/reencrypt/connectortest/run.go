@@ -57,7 +57,7 @@ type Run struct {
 	mu     sync.Mutex
 	State  reencrypt.State
 	Failed []reencrypt.Failed
-	Opened map[uint32]bool // of all columns
+	Moved  map[reencrypt.VersionOf]int64
 	Saves  int
 }
 
@@ -71,13 +71,11 @@ func (r *Run) Save(_ context.Context, s *reencrypt.State, p *reencrypt.Progress)
 		return nil
 	}
 	r.Failed = append(r.Failed, p.Failed...)
-	for _, versions := range p.Opened {
-		for v := range versions {
-			if r.Opened == nil {
-				r.Opened = map[uint32]bool{}
-			}
-			r.Opened[v] = true
+	for v, rows := range p.Moved {
+		if r.Moved == nil {
+			r.Moved = map[reencrypt.VersionOf]int64{}
 		}
+		r.Moved[v] += rows
 	}
 	return nil
 }
