@@ -59,7 +59,7 @@ func (s *Service) seal(ctx context.Context, d *datasets.Dataset, dsn DSN) error 
 	if err != nil {
 		return err
 	}
-	text := dsn.Reveal()
+	text := dsn.sealedText()
 	if d.DSNEnv != "" {
 		text = d.DSNEnv
 	}
@@ -86,7 +86,7 @@ func (s *Service) dsn(ctx context.Context, d *datasets.Dataset) (DSN, error) {
 	if d.DSNEnv != "" {
 		return s.fromEnv(d.DSNEnv)
 	}
-	return NewDSN(text), nil
+	return dsnOf(text), nil
 }
 
 func (s *Service) unseal(ctx context.Context, d *datasets.Dataset) (string, error) {
@@ -151,7 +151,7 @@ func (s *Service) BindRecords(ctx context.Context) error {
 				continue // it opens neither way, and whoever uses it is told
 			}
 			if err == nil {
-				err = s.seal(ctx, &d, NewDSN(text))
+				err = s.seal(ctx, &d, dsnOf(text))
 			}
 			if err == nil {
 				err = tx.UpdateDataset(ctx, d)
@@ -233,7 +233,7 @@ func (s *Service) attach(ctx context.Context, d *datasets.Dataset) (*attached, e
 	if err != nil {
 		return nil, err
 	}
-	db, err := driver.Open(ctx, dsn, Session{})
+	db, err := open(ctx, driver, dsn)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package reencrypt
 
 import (
 	"context"
+	"net"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
@@ -34,6 +35,8 @@ type Session struct {
 	// (SIGSTOP, a frozen machine, a network that swallows everything) would hold the application's rows for as long as it
 	// does. Default 5 s: a healthy one waits for milliseconds. Whole seconds on MariaDB and MySQL.
 	IdleInTransaction time.Duration
+	// Dial makes every connection; nil is a plain one. Its ErrOwnMachine is the driver's answer.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // WithDefaults fills in the zero values.

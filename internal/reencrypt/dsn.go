@@ -12,7 +12,8 @@ import (
 // driver asks for its text, by Reveal, to connect.
 type DSN struct {
 	// A function and not a string: fmt reads unexported fields of a surrounding struct without asking any method.
-	text func() string
+	text    func() string
+	network bool // it came over the network: see open
 }
 
 // NewDSN takes a connection URL as it was given.

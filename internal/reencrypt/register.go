@@ -75,7 +75,7 @@ func (s *Service) prepare(ctx context.Context, c *access.Caller, in api.AddDatas
 	if err != nil {
 		return d, nil, err
 	}
-	db, err := driver.Open(ctx, dsn, Session{})
+	db, err := open(ctx, driver, dsn)
 	if err != nil {
 		return d, nil, err
 	}
@@ -86,8 +86,8 @@ func (s *Service) prepare(ctx context.Context, c *access.Caller, in api.AddDatas
 	return d, notes, s.seal(ctx, &d, dsn)
 }
 
-// connection is the URL of the request. A file of this machine may be named by callers on this machine only: over the
-// network, the server's operator names it, in a variable of the server's environment.
+// connection is the URL of the request. A file of this machine, and its own addresses, may be named by callers on this machine
+// only: over the network, the server's operator names it, in a variable of the server's environment.
 func (s *Service) connection(c *access.Caller, in api.AddDatasetRequest) (DSN, error) {
 	switch {
 	case (in.DB == "") == (in.DBEnv == ""):
@@ -96,9 +96,10 @@ func (s *Service) connection(c *access.Caller, in api.AddDatasetRequest) (DSN, e
 		return s.fromEnv(in.DBEnv)
 	}
 	dsn := NewDSN(in.DB)
-	if namesFile(dsn) && (c == nil || !c.Local()) {
+	dsn.network = c == nil || !c.Local()
+	if dsn.network && namesFile(dsn) {
 		return DSN{}, fault.New(api.CodeInvalid, "a file or socket on the server can't be named over the network").WithField("db").
-			WithNext("set the URL in the server's environment and name the variable, KEYTURN_DATASET_…, with --db-env, or run the command on the server's machine")
+			WithNext(nameItHere)
 	}
 	return dsn, nil
 }

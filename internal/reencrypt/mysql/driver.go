@@ -51,7 +51,9 @@ func (Driver) Open(ctx context.Context, dsn reencrypt.DSN, s reencrypt.Session) 
 	if err != nil {
 		return nil, err
 	}
-	d := &database{config: a.config(), name: a.database, session: s.WithDefaults()}
+	config := a.config()
+	config.DialFunc = s.Dial
+	d := &database{config: config, name: a.database, session: s.WithDefaults()}
 	c, err := d.dial(ctx)
 	if err != nil {
 		return nil, err

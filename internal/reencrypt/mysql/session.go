@@ -14,6 +14,7 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/reencrypt"
 )
 
 // role is what a connection is for.
@@ -123,6 +124,8 @@ func connecting(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return fault.Wrap("", ctx.Err(), "connecting to the database")
+	case errors.Is(err, reencrypt.ErrOwnMachine):
+		return reencrypt.ErrOwnMachine
 	case my == nil:
 		return fault.Wrap(api.CodeUnavailable, err, "connecting to the database").
 			WithNext("check that it runs, that host, port and tls of its URL are right, and that its certificate is one of an authority that this process trusts (SSL_CERT_FILE)")

@@ -53,6 +53,9 @@ func (Driver) Open(ctx context.Context, dsn reencrypt.DSN, s reencrypt.Session) 
 	// What the URL says counts, and not what stands in the server's own PG… variables or password files: whoever may
 	// register a dataset could otherwise have the server's own credentials sent to a host of his choice.
 	config.User, config.Password = a.user, a.password
+	if s.Dial != nil {
+		config.DialFunc = s.Dial
+	}
 	config.RuntimeParams = map[string]string{"application_name": "keyturn", "client_encoding": "UTF8"}
 
 	d := &database{config: config, session: s.WithDefaults()}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/reencrypt"
 )
 
 // role is what a connection is for.
@@ -84,6 +85,8 @@ func connecting(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return fault.Wrap("", ctx.Err(), "connecting to the database")
+	case errors.Is(err, reencrypt.ErrOwnMachine):
+		return reencrypt.ErrOwnMachine
 	case pg == nil:
 		return fault.Wrap(api.CodeUnavailable, err, "connecting to the database").
 			WithNext("check that it runs, and that host, port and sslmode of its URL are right")
