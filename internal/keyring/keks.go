@@ -22,7 +22,7 @@ type openKEK struct {
 }
 
 // Open reads the KEKs of the store and opens each under the first master key that can. Call it at the start, and again
-// after a transaction that stored KEKs. Start-up costs one unwrapping per KEK and doesn't grow with the number of keys.
+// after a transaction that stored KEKs; Refresh does so after those of other processes. Start-up costs one unwrapping per KEK and doesn't grow with the number of keys.
 //
 // It fails when one KEK opens under none: with integrity when the master keys are the wrong ones, else with the code of
 // the master key that could not be used. After an error the ring is as it was.
@@ -36,6 +36,36 @@ func (r *Ring) Open(ctx context.Context) error {
 	}
 	r.install(opened)
 	return nil
+}
+
+// Refresh opens the KEKs anew where others are active in the store than in this ring: another process made a generation, or
+// this one did and could not open it. Otherwise it costs one reading of the store, and no master key is asked. Errors are those of
+// Open.
+func (r *Ring) Refresh(ctx context.Context) error {
+	_, err := r.renewals.do(ctx, r.Generation(), func(ctx context.Context) (struct{}, error) {
+		records, err := r.src.KEKs(ctx)
+		if err == nil && !r.hasActive(records) {
+			err = r.Open(ctx)
+		}
+		return struct{}{}, err
+	})
+	if err != nil {
+		return fault.Wrap("", err, "looking for new key-encryption keys")
+	}
+	return nil
+}
+
+// hasActive says whether what records call active is what the ring wraps under.
+func (r *Ring) hasActive(records []keys.KEK) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, rec := range records {
+		k := r.active[rec.Purpose]
+		if same := k != nil && k.id == rec.ID; same != rec.Active {
+			return false
+		}
+	}
+	return true
 }
 
 func (r *Ring) openWith(ctx context.Context, masters []MasterKey) ([]*openKEK, error) {

@@ -2,8 +2,10 @@ package keyring_test
 
 import (
 	"bytes"
+	"context"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/keyturn/keyturn/api"
@@ -238,4 +240,57 @@ func TestVerify(t *testing.T) {
 	if s := ring.Verify(t.Context()); s[0].OK || fault.CodeOf(s[0].Err) != api.CodeIntegrity {
 		t.Errorf("with one damaged wrapping: %+v", s[0])
 	}
+}
+
+// What another process made is opened when there is something new, and only then: looking costs no master key anything.
+func TestRefreshOpensWhatOthersMade(t *testing.T) {
+	src, master := &keyringtest.Source{}, keyringtest.Master(t, "one")
+	ring := keyringtest.NewRing(t, src, master)
+	asked := &counted{MasterKey: master}
+	other := keyring.New(keyringtest.Tenant, []keyring.MasterKey{asked}, src)
+	if err := other.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	under := func() string {
+		t.Helper()
+		mac, err := other.MAC(t.Context(), keys.KEKAudit, "x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, _, _ := strings.Cut(mac, ":")
+		return id
+	}
+	refresh := func(asks bool) {
+		t.Helper()
+		before := asked.n.Load()
+		if err := other.Refresh(t.Context()); err != nil || asks != (asked.n.Load() > before) {
+			t.Errorf("asked %d times: %v", asked.n.Load()-before, err)
+		}
+	}
+	first := under()
+	refresh(false)
+	made, err := ring.NewKEKs(t.Context(), []keys.KEKPurpose{keys.KEKAudit})
+	if err != nil {
+		t.Fatal(err)
+	}
+	src.PutKEKs(made...)
+	if under() != first {
+		t.Error("it was heard of without a look")
+	}
+	refresh(true)
+	if under() != string(made[1].ID) {
+		t.Error("something is made under what was replaced")
+	}
+	refresh(false)
+}
+
+// counted is a master key that counts how often it opens something.
+type counted struct {
+	keyring.MasterKey
+	n atomic.Int64
+}
+
+func (c *counted) Unwrap(ctx context.Context, blob []byte, b keyring.Binding) (*material.Bytes, error) {
+	c.n.Add(1)
+	return c.MasterKey.Unwrap(ctx, blob, b)
 }

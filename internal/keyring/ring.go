@@ -38,6 +38,7 @@ type Ring struct {
 	lookups  flight[lookupRef, *keys.Key]
 	unwraps  flight[unwrapRef, *envelope.Key]
 	openings flight[uint64, struct{}]
+	renewals flight[uint64, struct{}]
 }
 
 // snapshot is the metadata of a key as it was read; nobody changes what key points to.

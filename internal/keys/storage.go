@@ -60,6 +60,8 @@ type Tx interface {
 
 	// KEKs lists every key-encryption key of every purpose and generation.
 	KEKs(ctx context.Context) ([]KEK, error)
+	// ActiveKEKs is the active key-encryption key of each purpose.
+	ActiveKEKs(ctx context.Context) (map[KEKPurpose]KEKID, error)
 	// PutKEKs replaces the rows of KEKs, in their order, and all of their wrappings. None may come twice.
 	PutKEKs(ctx context.Context, list ...KEK) error
 }

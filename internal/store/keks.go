@@ -51,6 +51,21 @@ func (t *txn) KEKs(ctx context.Context) ([]keys.KEK, error) {
 	return list, nil
 }
 
+// ActiveKEKs implements keys.Tx.
+func (t *txn) ActiveKEKs(ctx context.Context) (map[keys.KEKPurpose]keys.KEKID, error) {
+	active, err := all(ctx, t, "reading the active key-encryption keys", func(row scanner) (k keys.KEK, err error) {
+		return k, row.Scan(&k.Purpose, &k.ID)
+	}, `SELECT purpose, id FROM keks WHERE active`)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[keys.KEKPurpose]keys.KEKID, len(active))
+	for _, k := range active {
+		out[k.Purpose] = k.ID
+	}
+	return out, nil
+}
+
 // rowsPerStatement is how many rows one statement writes where many are written: a store may have thousands of KEKs, and a
 // statement for each costs more than its row. SQLite looks for each $n among all of a statement, so more rows would cost more again.
 const rowsPerStatement = 10
@@ -58,6 +73,7 @@ const rowsPerStatement = 10
 // PutKEKs implements keys.Tx. The tables refuse two active keys of one purpose: write the old one, inactive, first.
 func (t *txn) PutKEKs(ctx context.Context, list ...keys.KEK) error {
 	const doing = "storing the key-encryption keys"
+	t.news = append(t.news, wordKEKs)
 	for chunk := range slices.Chunk(list, rowsPerStatement) {
 		var rows, ids, wrappings []any
 		for _, k := range chunk {

@@ -12,6 +12,7 @@ import (
 type News struct {
 	Keys    []envelope.KeyID // these keys were changed
 	SignIns bool             // a principal or a token was changed
+	KEKs    bool             // key-encryption keys were written: there may be a new generation, or other wrappings
 	All     bool             // anything may have been: news could not be heard for a while
 }
 
@@ -29,6 +30,7 @@ func channel(id string) string { return "keyturn_" + id }
 // The words of a message: news are separated by spaces. What isn't understood, as from a newer keyturn, means anything.
 const (
 	wordSignIns = "signins"
+	wordKEKs    = "keks"
 	wordAll     = "all"
 	prefixKey   = "key:"
 	maxMessage  = 7000 // bytes; PostgreSQL takes 8000
@@ -60,6 +62,8 @@ func parseNews(message string) (n News) {
 		switch {
 		case word == wordSignIns:
 			n.SignIns = true
+		case word == wordKEKs:
+			n.KEKs = true
 		case isKey && err == nil && len(id) == len(envelope.KeyID{}):
 			n.Keys = append(n.Keys, envelope.KeyID(id))
 		default:

@@ -104,7 +104,7 @@ type Store interface {
 	// audit.ErrFenced, also when one of the segment's premises doesn't hold at that moment; ErrCommitUnknown, and those of the database.
 	Append(ctx context.Context, s *audit.Segment) error
 
-	// Listen calls heard, in one goroutine, for every change of keys, principals and tokens that any process commits, this one
+	// Listen calls heard, in one goroutine, for every change of keys, key-encryption keys, principals and tokens that any process commits, this one
 	// too, until ctx ends. It returns at once where no other process can change the store. Hearing comes after the commit, so
 	// it makes memories fresh soon; what must be exact rests on audit.Premise.
 	Listen(ctx context.Context, heard func(News))

@@ -86,6 +86,10 @@ func TestNewsReachEveryNode(t *testing.T) {
 		return tx.PutToken(ctx, access.Token{ID: "0123456789abcdef", PrincipalID: "p", Created: epoch})
 	})
 	hear("of a token", func(n store.News) bool { return n.SignIns })
+	change(func(tx store.Tx) error {
+		return tx.PutKEKs(ctx, keys.KEK{ID: "00ff", Purpose: keys.KEKData, Version: 1, Active: true, Created: epoch})
+	})
+	hear("of a key-encryption key, and of nothing else", func(n store.News) bool { return n.KEKs && !n.All && !n.SignIns && n.Keys == nil })
 	if err := s.Exec(ctx, u, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'keyturn-listen' AND datname = current_database()`); err != nil {
 		t.Fatal(err)
 	}

@@ -133,6 +133,15 @@ func testKEKs(t *testing.T, o Opener) {
 		view(t, st, func(tx store.Tx) error {
 			got, err := tx.KEKs(ctx)
 			wantEqual(t, "the key-encryption keys", got, ks)
+			if err != nil {
+				return err
+			}
+			active, err := tx.ActiveKEKs(ctx)
+			for _, k := range ks {
+				if is := active[k.Purpose] == k.ID; is != k.Active {
+					t.Errorf("%s: among the active ones: %v", k.ID, is)
+				}
+			}
 			return err
 		})
 	}
