@@ -1,7 +1,9 @@
 package kms
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -47,13 +49,34 @@ func (a *Attested) View(ctx context.Context, fn func(store.Tx) error) error {
 	return a.Store.View(ctx, func(tx store.Tx) error { return fn(&attestedTx{Tx: tx, by: a.attester(), seen: seen}) })
 }
 
-// Change implements store.Store.
+// Change implements store.Store. What it commits is signed and wrapped under key-encryption keys that are active at the commit:
+// where another node replaced them meanwhile the new ones are opened, and fn runs again.
 func (a *Attested) Change(ctx context.Context, fn func(store.Tx) error) error {
+	for range triesUnderKEKs {
+		err := a.changeOnce(ctx, fn)
+		if !errors.Is(err, errKEKRetired) {
+			return err
+		}
+		if err := a.ring.Refresh(ctx); err != nil {
+			return err
+		}
+	}
+	return fault.New(api.CodeBusy, "changing the store: its key-encryption keys were replaced again and again, or what was to be written doesn't stand under them").
+		WithNext("try again; keyturn doctor says whether something is wrong with them")
+}
+
+// triesUnderKEKs is how often a change is tried with newer key-encryption keys: as often as operations whose key was changed.
+const triesUnderKEKs = 8
+
+func (a *Attested) changeOnce(ctx context.Context, fn func(store.Tx) error) error {
 	var written map[int]uint64
 	seen := a.sawBefore()
 	err := a.Store.Change(ctx, func(tx store.Tx) (err error) {
 		t := &attestedTx{Tx: tx, by: a.attester(), seen: seen}
 		if err = fn(t); err == nil {
+			err = t.underActive(ctx)
+		}
+		if err == nil {
 			written, err = t.writeSums(ctx)
 		}
 		return err
@@ -74,6 +97,49 @@ type attestedTx struct {
 
 	prints *keyring.Fingerprints // nil until a row is changed
 	moved  map[int]sum           // by bucket, what the rows that were changed add to its sum
+
+	under map[keys.KEKID]keys.KEKPurpose // the key-encryption keys under which something was written
+}
+
+// errKEKRetired is how changeOnce says that it did nothing, because it would have written under a key-encryption key that was
+// replaced. It never leaves Change.
+var errKEKRetired = fault.New(api.CodeBusy, "the key-encryption keys were replaced meanwhile")
+
+// stands notes that something is written under a key-encryption key.
+func (t *attestedTx) stands(purpose keys.KEKPurpose, id keys.KEKID) {
+	if t.under == nil {
+		t.under = map[keys.KEKID]keys.KEKPurpose{}
+	}
+	t.under[id] = purpose
+}
+
+// standsAnew notes it of those versions of k that are wrapped otherwise than in the stored row.
+func (t *attestedTx) standsAnew(k, stored keys.Key) {
+	for i, v := range k.Versions {
+		if len(v.Wrapped) > 0 && (i >= len(stored.Versions) || !bytes.Equal(v.Wrapped, stored.Versions[i].Wrapped)) {
+			t.stands(keys.KEKData, v.KEK)
+		}
+	}
+}
+
+// underActive refuses what stands under a key-encryption key that isn't the active one any more. The active ones are read in
+// the transaction that writes, so that this is exact, however late this process hears of a rotation: one that is committed
+// first is seen here; one that comes later finds what was written, and moves it. On PostgreSQL, where both go on at once, that is
+// what serializable means.
+func (t *attestedTx) underActive(ctx context.Context) error {
+	if len(t.under) == 0 {
+		return nil
+	}
+	active, err := t.Tx.ActiveKEKs(ctx)
+	if err != nil {
+		return err
+	}
+	for id, purpose := range t.under {
+		if active[purpose] != id {
+			return errKEKRetired
+		}
+	}
+	return nil
 }
 
 // CreateKey implements keys.Tx.
@@ -85,6 +151,7 @@ func (t *attestedTx) CreateKey(ctx context.Context, k keys.Key) (err error) {
 	if err := t.Tx.CreateKey(ctx, k); err != nil {
 		return err
 	}
+	t.standsAnew(k, keys.Key{})
 	return t.count(ctx, tableKeys, string(k.ID[:]), "", k.MAC)
 }
 
@@ -124,6 +191,7 @@ func (t *attestedTx) UpdateKey(ctx context.Context, k keys.Key) error {
 	if err := t.Tx.UpdateKey(ctx, k); err != nil {
 		return err
 	}
+	t.standsAnew(k, row)
 	return t.count(ctx, tableKeys, string(k.ID[:]), row.MAC, k.MAC)
 }
 

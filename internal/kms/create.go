@@ -45,19 +45,22 @@ func (s *Service) newKey(c *access.Caller, spec keys.Spec, reason string) (keys.
 	return k, moves, err
 }
 
-// insert writes a new key with its event. fill gives version 1 its material.
-func (s *Service) insert(ctx context.Context, c *access.Caller, in gate.Intent, k keys.Key, moves []keys.Transition, fill func(*keys.Key) error) (api.Key, error) {
-	if err := fill(&k); err != nil {
-		return api.Key{}, err
-	}
-	if err := s.sample(ctx, &k, 1); err != nil {
-		return api.Key{}, err
-	}
+// insert writes a new key with its event. fill gives version 1 its material, in the transaction: when that runs again, because
+// another node replaced the key-encryption keys, it is wrapped anew.
+func (s *Service) insert(ctx context.Context, c *access.Caller, in gate.Intent, bare keys.Key, moves []keys.Transition, fill func(*keys.Key) error) (api.Key, error) {
 	rules, err := s.Rules(ctx)
 	if err != nil {
 		return api.Key{}, err
 	}
+	var k keys.Key
 	err = s.gate.Change(ctx, c, in, func(ctx context.Context, tx store.Tx, ev *audit.Event) error {
+		k = bare.Clone()
+		if err := fill(&k); err != nil {
+			return err
+		}
+		if err := s.sample(ctx, &k, 1); err != nil {
+			return err
+		}
 		ev.KeyVersion = 1
 		ev.Details.NewVersion = 1
 		ev.Details.Purpose, ev.Details.Algorithm = string(k.Purpose), string(k.Algorithm)
@@ -72,7 +75,7 @@ func (s *Service) insert(ctx context.Context, c *access.Caller, in gate.Intent, 
 		return tx.BringForward(ctx, ScheduleRotationCheck, due)
 	})
 	failpoint.Hit("kms/after-create")
-	s.ring.Drop(k.ID)
+	s.ring.Drop(bare.ID)
 	return s.shown(k, err)
 }
 

@@ -27,6 +27,12 @@ func (b *badRows) add(row string) {
 	}
 }
 
+// join adds what another one collected.
+func (b *badRows) join(o badRows) {
+	b.count += o.count
+	b.first = append(b.first, o.first[:min(len(o.first), mostBadRows-len(b.first))]...)
+}
+
 func (b *badRows) String() string {
 	text := strings.Join(b.first, ", ")
 	if more := b.count - len(b.first); more > 0 {

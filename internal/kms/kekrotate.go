@@ -2,6 +2,7 @@ package kms
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
@@ -12,22 +13,6 @@ import (
 	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/store"
 )
-
-// finishMoving moves what an interrupted rotation of the key-encryption keys left behind: its generation is there, and
-// another one would only have to be moved to as well. False when nothing was left.
-func (s *Service) finishMoving(ctx context.Context, c *access.Caller) (bool, error) {
-	if !allowed(c, access.MasterChange, masterResource) {
-		return false, nil // the gate refuses, and records
-	}
-	behind, err := s.behindKEK(ctx)
-	if err != nil || behind == 0 {
-		return false, err
-	}
-	if err := s.ring.Open(ctx); err != nil { // it may have been another process that made the generation
-		return false, err
-	}
-	return true, s.moveRecorded(ctx, c)
-}
 
 // behindKEK counts the versions that don't stand under the active key-encryption key.
 func (s *Service) behindKEK(ctx context.Context) (behind int, err error) {
@@ -49,25 +34,13 @@ func (s *Service) behindKEK(ctx context.Context) (behind int, err error) {
 	return behind, err
 }
 
-// moveRecorded moves every version under the active key-encryption key, with its event.
-func (s *Service) moveRecorded(ctx context.Context, c *access.Caller) error {
-	in := gate.Intent{Action: access.MasterChange, Type: audit.KeyRotation, Verb: "versions_rewrapped", Resource: masterResource}
-	return s.gate.Use(ctx, c, in, func(ctx context.Context, ev *audit.Event) error {
-		moved, err := s.moveVersions(ctx)
-		ev.Details.Changed = moved
-		return err
-	})
-}
-
 // rotateKEKs makes a new generation of every key-encryption key, and then moves the versions of all keys under it, a page
-// of keys a transaction. Killed in between, it leaves versions under both generations, which both stay open; the next
-// call moves the rest, and doctor says that there is a rest.
+// of keys a transaction. It makes one each time that it is asked, also where an earlier rotation was interrupted: what that one left
+// behind is moved with the rest. Killed in between, it leaves versions under several generations, which all stay open, and
+// doctor says that there is a rest.
 func (s *Service) rotateKEKs(ctx context.Context, c *access.Caller) (api.MasterRotation, error) {
 	s.masterMu.Lock()
 	defer s.masterMu.Unlock()
-	if moved, err := s.finishMoving(ctx, c); err != nil || moved {
-		return s.rotation(ctx, len(keys.KEKPurposes())), err
-	}
 	var made []keys.KEK
 	var refused error
 	if allowed(c, access.MasterChange, masterResource) {
@@ -80,81 +53,146 @@ func (s *Service) rotateKEKs(ctx context.Context, c *access.Caller) (api.MasterR
 	if err := s.storeKEKs(ctx, c, in, retired(made), made, "", refused, escrowChange{}); err != nil {
 		return api.MasterRotation{}, err
 	}
-	if err := s.ring.Open(ctx); err != nil {
-		return api.MasterRotation{}, err
-	}
+	// The generation is there. A caller who doesn't wait for the rest, whose time is up for instance, mustn't leave it undone:
+	// each time that he tries again there would be another generation to move to.
+	ctx = context.WithoutCancel(ctx)
 	failpoint.Hit("kms/after-keks")
+	if err := s.ring.Open(ctx); err != nil {
+		return api.MasterRotation{}, notMoved(err)
+	}
 	if err := s.moveRecorded(ctx, c); err != nil {
-		return api.MasterRotation{}, err
+		return api.MasterRotation{}, notMoved(err)
 	}
 	return s.rotation(ctx, len(keys.KEKPurposes())), nil
+}
+
+// notMoved says of an error that the rotation has begun.
+func notMoved(err error) error {
+	const again = "then once more: keyturn master rotate --keks"
+	next := again
+	if first := fault.NextOf(err); first != "" {
+		next = first + "; " + again
+	}
+	return fault.Wrap("", err, "the key-encryption keys are replaced, and not every key version is moved under the new ones").WithNext(next)
+}
+
+// moveRecorded moves every version under the active key-encryption key, with its event.
+func (s *Service) moveRecorded(ctx context.Context, c *access.Caller) error {
+	in := gate.Intent{Action: access.MasterChange, Type: audit.KeyRotation, Verb: "versions_rewrapped", Resource: masterResource}
+	return s.gate.Use(ctx, c, in, func(ctx context.Context, ev *audit.Event) error {
+		m, err := s.moveVersions(ctx)
+		ev.Details.Changed, ev.Details.Failed = m.moved, uint64(m.stuck.count)
+		if err == nil && m.stuck.count > 0 {
+			err = fault.New(api.CodeIntegrity, "these stay under older ones, since they aren't as keyturn wrote them: "+m.stuck.String()).WithField("key").
+				WithNext("find out who writes to the database, restore these rows from a backup (keyturn doctor lists such rows)")
+		}
+		return err
+	})
+}
+
+// rebinding is what a walk over all keys has moved under the active key-encryption key, and what it could not.
+type rebinding struct {
+	moved uint64
+	stuck badRows
 }
 
 // pageOfBinding is how many keys are bound anew in one transaction: short enough that others hardly wait.
 const pageOfBinding = 100
 
-// moveVersions binds every version under the active key-encryption key and says how many it moved.
-func (s *Service) moveVersions(ctx context.Context) (moved uint64, err error) {
+// passes is how often all keys are walked at most until nothing is left to move. The second walk finds nothing, unless nodes of
+// a release that doesn't look at the active key-encryption key at its commits make keys behind the first one's back.
+const passes = 8
+
+// moveVersions binds every version under the active key-encryption key. It returns when a walk over all keys, each checked to be as keyturn
+// wrote it, found none that could be moved.
+func (s *Service) moveVersions(ctx context.Context) (all rebinding, err error) {
+	for range passes {
+		m, err := s.movePass(ctx)
+		all.moved, all.stuck = all.moved+m.moved, m.stuck
+		if err != nil || m.moved == 0 {
+			return all, err
+		}
+	}
+	return all, fault.New(api.CodeBusy, "versions keep coming back under older key-encryption keys").
+		WithNext("end the nodes of earlier releases, or find out who else writes to the database")
+}
+
+// movePass walks all keys once, a page a transaction.
+func (s *Service) movePass(ctx context.Context) (all rebinding, err error) {
 	for after := ""; ; {
-		var n uint64
+		var m rebinding
 		var last string
 		var full bool
 		err := s.st.Change(ctx, func(tx store.Tx) error {
+			active, err := activeKEK(ctx, tx)
+			if err != nil {
+				return err
+			}
 			page, err := tx.Keys(ctx, after, pageOfBinding)
 			if err != nil {
 				return err
 			}
-			n, last, full = 0, after, len(page) == pageOfBinding
+			m, last, full = rebinding{}, after, len(page) == pageOfBinding
 			for _, k := range page {
-				bound, err := s.bindAll(ctx, tx, k)
-				if err != nil {
+				if err := s.bindAll(ctx, tx, k, active, &m); err != nil {
 					return err
 				}
-				n, last = n+bound, k.Name
+				last = k.Name
 			}
 			return nil
 		})
 		if err != nil {
-			return moved, err
+			return all, err
 		}
-		if moved, after = moved+n, last; !full {
-			return moved, nil
+		all.moved += m.moved
+		all.stuck.join(m.stuck)
+		if after = last; !full {
+			return all, nil
 		}
 		failpoint.Hit("kms/between-pages")
 	}
 }
 
-// bindAll binds those versions of k that aren't under the active key-encryption key.
-func (s *Service) bindAll(ctx context.Context, tx store.Tx, k keys.Key) (bound uint64, err error) {
-	active, err := activeKEK(ctx, tx)
-	if err != nil {
-		return 0, err
+// bindAll binds those versions of k that aren't under the active key-encryption key. k is from a list, so it is checked first: a
+// row in which somebody wrote another key-encryption key's name would be passed over. What isn't as keyturn wrote it is noted and left
+// alone, and doesn't keep others from being moved.
+func (s *Service) bindAll(ctx context.Context, tx store.Tx, k keys.Key, active keys.KEKID, m *rebinding) error {
+	switch err := (attester{s.ring}).key(ctx, k); fault.CodeOf(err) {
+	case "":
+	case api.CodeIntegrity:
+		m.stuck.add("key " + k.Name)
+		return nil
+	default:
+		return err
 	}
 	next := k.Clone()
+	var bound uint64
 	for _, v := range k.Versions {
 		if len(v.Wrapped) == 0 || v.KEK == active {
 			continue
 		}
-		if err := s.ring.Bind(ctx, &next, v.Number, v); err != nil {
-			return 0, err
+		switch err := s.ring.Bind(ctx, &next, v.Number, v); fault.CodeOf(err) {
+		case "":
+			bound++
+		case api.CodeIntegrity:
+			m.stuck.add(fmt.Sprintf("key %s version %d", k.Name, v.Number))
+		default:
+			return err
 		}
-		bound++
 	}
 	if bound == 0 {
-		return 0, nil
+		return nil
 	}
-	return bound, tx.UpdateKey(ctx, next)
+	m.moved += bound
+	return tx.UpdateKey(ctx, next)
 }
 
+// activeKEK is the key-encryption key that stands over versions.
 func activeKEK(ctx context.Context, tx store.Tx) (keys.KEKID, error) {
-	all, err := tx.KEKs(ctx)
-	if err != nil {
-		return "", err
+	active, err := tx.ActiveKEKs(ctx)
+	if err == nil && active[keys.KEKData] == "" {
+		err = fault.New(api.CodeUnavailable, "the store has no active key-encryption key for data").
+			WithNext("somebody changed the table keks: put it back from a backup")
 	}
-	for _, k := range all {
-		if k.Active && k.Purpose == keys.KEKData {
-			return k.ID, nil
-		}
-	}
-	return "", fault.New(api.CodeUnavailable, "the store has no active key-encryption key for data")
+	return active[keys.KEKData], err
 }

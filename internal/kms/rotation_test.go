@@ -10,7 +10,6 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/fault"
-	"github.com/keyturn/keyturn/internal/gate"
 	"github.com/keyturn/keyturn/internal/keyring"
 	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/store"
@@ -296,41 +295,6 @@ func (h *house) forceAlerts() (n int) {
 		}
 	}
 	return n
-}
-
-// A rotation of the key-encryption keys that was killed in the middle is finished by the same command, without another
-// generation; doctor says that it isn't finished.
-func TestInterruptedKEKRotationIsFinished(t *testing.T) {
-	h := newHouse(t, options{})
-	for _, name := range []string{"a", "b", "c"} {
-		h.create(api.CreateKeyRequest{Name: name})
-	}
-	made, err := h.ring.NewKEKs(t.Context(), keys.KEKPurposes())
-	h.must(err)
-	h.must(h.svc.storeKEKs(t.Context(), owner(), gateIntent(), retired(made), made, "", nil, escrowChange{})) // and killed here
-	h.must(h.ring.Open(t.Context()))
-	if ok, detail, _ := h.svc.checkKEKs(t.Context()); ok || !strings.HasPrefix(detail, "3 versions") {
-		t.Errorf("doctor: %v %q", ok, detail)
-	}
-	_, err = h.svc.RotateMasters(t.Context(), owner(), api.RotateMasterRequest{KEKs: true})
-	h.must(err)
-	if ok, detail, _ := h.svc.checkKEKs(t.Context()); !ok {
-		t.Errorf("doctor: %q", detail)
-	}
-	records, err := Directory{h.st}.KEKs(t.Context())
-	h.must(err)
-	if len(records) != 2*len(keys.KEKPurposes()) {
-		t.Errorf("%d key-encryption keys", len(records))
-	}
-	_, err = h.svc.RotateMasters(t.Context(), owner(), api.RotateMasterRequest{KEKs: true})
-	h.must(err)
-	if records, _ = (Directory{h.st}).KEKs(t.Context()); len(records) != 3*len(keys.KEKPurposes()) {
-		t.Errorf("the next one makes no generation: %d", len(records))
-	}
-}
-
-func gateIntent() gate.Intent {
-	return gate.Intent{Action: access.MasterChange, Type: "key_rotation", Verb: "keks_rotated", Resource: masterResource}
 }
 
 // While no master key can be reached, what is open serves for the stated time and no longer; it goes on when one is back.

@@ -99,10 +99,13 @@ func (s sum) equal(o sum) bool {
 	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }
 
-// count notes that a row's MAC becomes another; "" stands for no row. The sums are written when the transaction is about to end.
+// count notes that a row's MAC becomes another, made just now; "" stands for no row. The sums are written when the transaction is about to end.
 func (t *attestedTx) count(ctx context.Context, table, row, before, after string) error {
 	if t.prints == nil {
 		t.prints, t.moved = t.by.ring.Fingerprints(keys.KEKAudit), map[int]sum{}
+	}
+	if kek, _, ok := strings.Cut(after, ":"); ok {
+		t.stands(keys.KEKAudit, keys.KEKID(kek))
 	}
 	b := bucketOf(table, row)
 	moved := t.moved[b]
