@@ -23,11 +23,7 @@ func (s *Service) behindKEK(ctx context.Context) (behind int, err error) {
 			return err
 		}
 		return eachKey(ctx, tx, func(k keys.Key) error {
-			for _, v := range k.Versions {
-				if len(v.Wrapped) > 0 && v.KEK != active {
-					behind++
-				}
-			}
+			behind += len(notUnder(k, active))
 			return nil
 		})
 	})
@@ -99,22 +95,54 @@ type rebinding struct {
 // pageOfBinding is how many keys are bound anew in one transaction: short enough that others hardly wait.
 const pageOfBinding = 100
 
-// passes is how often all keys are walked at most until nothing is left to move. The second walk finds nothing, unless nodes of
-// a release that doesn't look at the active key-encryption key at its commits make keys behind the first one's back.
+// passes is how often all keys are walked at most until nothing is left to move. After the first walk nothing is, unless nodes of
+// a release that doesn't look at the active key-encryption key at its commits make keys behind its back.
 const passes = 8
 
-// moveVersions binds every version under the active key-encryption key. It returns when a walk over all keys, each checked to be as keyturn
-// wrote it, found none that could be moved.
+// moveVersions binds every version under the active key-encryption key. It returns when nothing is left, or nothing that can be moved.
 func (s *Service) moveVersions(ctx context.Context) (all rebinding, err error) {
 	for range passes {
 		m, err := s.movePass(ctx)
 		all.moved, all.stuck = all.moved+m.moved, m.stuck
-		if err != nil || m.moved == 0 {
+		if err != nil || m.stuck.count > 0 && m.moved == 0 {
+			return all, err
+		}
+		if m.stuck.count > 0 {
+			continue
+		}
+		if left, err := s.unmoved(ctx); err != nil || !left {
 			return all, err
 		}
 	}
 	return all, fault.New(api.CodeBusy, "versions keep coming back under older key-encryption keys").
 		WithNext("end the nodes of earlier releases, or find out who else writes to the database")
+}
+
+// unmoved says, of one snapshot, whether any version stands under another key-encryption key than the active one. The pages of a walk
+// are several snapshots: whoever writes to the database could take a key away before the walk and put it back after it.
+func (s *Service) unmoved(ctx context.Context) (left bool, err error) {
+	err = s.st.View(ctx, func(tx store.Tx) error {
+		left = false
+		active, err := activeKEK(ctx, tx)
+		if err != nil {
+			return err
+		}
+		return eachWholeKey(ctx, tx, func(k keys.Key) error {
+			left = left || len(notUnder(k, active)) > 0
+			return nil
+		})
+	})
+	return left, err
+}
+
+// notUnder are the versions of k that are wrapped under another key-encryption key.
+func notUnder(k keys.Key, kek keys.KEKID) (out []keys.Version) {
+	for _, v := range k.Versions {
+		if len(v.Wrapped) > 0 && v.KEK != kek {
+			out = append(out, v)
+		}
+	}
+	return out
 }
 
 // movePass walks all keys once, a page a transaction.
@@ -167,10 +195,7 @@ func (s *Service) bindAll(ctx context.Context, tx store.Tx, k keys.Key, active k
 	}
 	next := k.Clone()
 	var bound uint64
-	for _, v := range k.Versions {
-		if len(v.Wrapped) == 0 || v.KEK == active {
-			continue
-		}
+	for _, v := range notUnder(k, active) {
 		switch err := s.ring.Bind(ctx, &next, v.Number, v); fault.CodeOf(err) {
 		case "":
 			bound++

@@ -242,3 +242,21 @@ func TestAForgedKEKDoesntKeepAKeyFromBeingMoved(t *testing.T) {
 	h.must(h.rotateKEKs())
 	h.stands(3, "aaa", "bbb")
 }
+
+// Nor by hiding it from the walk for as long as it takes: what was walked has to be all that there is.
+func TestAHiddenKeyIsMissedByARotationOfKEKs(t *testing.T) {
+	h := newHouse(t, options{})
+	for _, name := range []string{"aaa", "bbb"} {
+		h.create(api.CreateKeyRequest{Name: name})
+	}
+	h.forge(`UPDATE keys SET name = '' WHERE name = 'aaa'`) // which comes after no name
+	err := h.rotateKEKs()
+	wants(t, err, api.CodeIntegrity)
+	if !strings.Contains(fault.MessageOf(err), "hidden") || !strings.Contains(fault.NextOf(err), "master rotate --keks") {
+		t.Errorf("%v, next %q", err, fault.NextOf(err))
+	}
+	h.stands(2, "bbb")
+	h.forge(`UPDATE keys SET name = 'aaa' WHERE name = ''`)
+	h.must(h.rotateKEKs())
+	h.stands(3, "aaa", "bbb")
+}

@@ -353,6 +353,43 @@ func (a *Attested) addUp(ctx context.Context, tx store.Tx, name func(bucket int,
 	return out, nil
 }
 
+// eachWholeKey walks all keys in one snapshot, as eachKey does, and proves that they are all there are: integrity when one isn't as
+// keyturn wrote it, and when what was walked doesn't add up to the sums, because rows were taken away, put back, or have a name by which
+// no walk comes to them.
+func eachWholeKey(ctx context.Context, tx store.Tx, do func(keys.Key) error) error {
+	t, ok := tx.(*attestedTx)
+	if !ok {
+		return fault.New(api.CodeInternal, "adding up the keys: the transaction isn't of the attested store")
+	}
+	kept, _, err := t.sums(ctx)
+	if err != nil {
+		return err
+	}
+	prints := t.by.ring.Fingerprints(keys.KEKAudit)
+	defer prints.Wipe()
+	found := make([]sum, buckets)
+	err = eachKey(ctx, tx, func(k keys.Key) error {
+		if err := t.by.key(ctx, k); err != nil {
+			return err
+		}
+		print, err := prints.Of(ctx, tableKeys, string(k.ID[:]), k.MAC)
+		if err != nil {
+			return err
+		}
+		found[bucketOf(tableKeys, string(k.ID[:]))].add(sumOf(print))
+		return do(k)
+	})
+	if err != nil {
+		return err
+	}
+	for b := range kept { // none before they are founded
+		if tableOf(b) == tableKeys && !kept[b].equal(found[b]) {
+			return fault.New(api.CodeIntegrity, "keys were put back to an earlier state, taken away or hidden by other hands").WithNext(nextRows)
+		}
+	}
+	return nil
+}
+
 // found writes the sums of the rows as they are.
 func (a *Attested) found(ctx context.Context, now time.Time) (founded bool, err error) {
 	err = a.Store.Change(ctx, func(tx store.Tx) error {
