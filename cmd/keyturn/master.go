@@ -170,7 +170,8 @@ func masterRotate(a *app) *cobra.Command {
 		Long: `Wraps the key-encryption keys anew under every configured master key: what to do after the content of a master key
 changed. What is wrapped under master keys that this node doesn't have stays: 'keyturn master list' shows them, 'keyturn
 master remove' gives one up. With --keks a new generation of every key-encryption key is made, and all key versions are
-wrapped anew; that needs every master key of the store on this node. Neither touches data.`,
+wrapped anew; that needs every master key of the store on this node. Versions that can't be, since somebody changed their
+rows, are named, with exit status 6; all others are moved. Neither touches data.`,
 		Example: "  keyturn master rotate\n  keyturn master rotate --keks",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -232,7 +232,7 @@ func (s *Service) checkKEKs(ctx context.Context) (bool, string, string) {
 		return unknown(err)
 	}
 	if behind > 0 {
-		return false, fmt.Sprintf("%d versions stand under an older key-encryption key", behind), "finish what was interrupted: keyturn master rotate --keks"
+		return false, fmt.Sprintf("%d versions stand under an older key-encryption key", behind), "a rotation was interrupted: keyturn master rotate --keks makes new ones once more, and moves these too"
 	}
 	return true, "every version stands under the active key-encryption key", ""
 }
