@@ -14,6 +14,7 @@ import (
 type crypto struct {
 	work    *Work
 	openers []map[uint32]opener // per column
+	newest  []uint32            // per column: the newest version since the page at hand was read; 0 = not asked yet
 
 	names   [][]byte // texts of the key of the row at hand
 	context []byte
@@ -45,7 +46,10 @@ type result struct {
 type spent struct{ operations, bytes uint64 }
 
 func newCrypto(w *Work) *crypto {
-	c := &crypto{work: w, openers: make([]map[uint32]opener, len(w.Columns)), names: make([][]byte, len(w.PK)), was: make([]uint32, len(w.Columns))}
+	c := &crypto{
+		work: w, openers: make([]map[uint32]opener, len(w.Columns)), newest: make([]uint32, len(w.Columns)), names: make([][]byte, len(w.PK)),
+		was: make([]uint32, len(w.Columns)),
+	}
 	for i := range c.openers {
 		c.openers[i] = map[uint32]opener{}
 	}
@@ -65,6 +69,7 @@ func (c *crypto) page(ctx context.Context, p *Page, b *Batch, r *result) error {
 	b.Reset()
 	r.moved = map[VersionOf]int64{}
 	r.sealed = make([]spent, len(c.work.Columns))
+	clear(c.newest)
 	r.counts.Rows = int64(p.Rows())
 	for i := range p.Rows() {
 		for k := range c.names {
@@ -165,9 +170,15 @@ func (c *crypto) value(ctx context.Context, p *Page, b *Batch, r *result, row, c
 		if reason := c.foreign(r, v, form); reason != "" {
 			return stuck(reason)
 		}
-	case c.work.Kind == KindEncrypt || c.work.Kind == KindReencrypt && h.Version >= c.work.Columns[col].Keys.Current().Header().Version:
-		// A version above the current one: somebody rotated after this chunk began. The next one will know.
+	case c.work.Kind == KindEncrypt || c.work.Kind == KindReencrypt && h.Version == c.work.Columns[col].Keys.Current().Header().Version:
 		return leave, nil
+	case c.work.Kind == KindReencrypt && h.Version > c.work.Columns[col].Keys.Current().Header().Version:
+		known, err := c.exists(ctx, h, col)
+		if err != nil || known { // somebody rotated after this chunk began; the next one will know
+			return leave, err
+		}
+		r.counts.Unreadable++
+		return stuck("it names a version that its key doesn't have")
 	default:
 		if c.work.Kind == KindVerify {
 			if c.seen++; (c.seen-1)%c.work.Sample != 0 {
@@ -255,6 +266,19 @@ func (c *crypto) inspect(v []byte, form Form, col int) (h envelope.Header, ours 
 	return info.Header, true, ""
 }
 
+// exists says whether a column's key has the version of h. The key is read after the page was, and once for it: a version that
+// values of the page stand under was there before them, so nothing is called unknown because it is new.
+func (c *crypto) exists(ctx context.Context, h envelope.Header, col int) (bool, error) {
+	if c.newest[col] == 0 {
+		n, err := c.work.Columns[col].Keys.Newest(ctx)
+		if err != nil {
+			return false, err
+		}
+		c.newest[col] = n
+	}
+	return h.Version <= c.newest[col], nil
+}
+
 // counted says whether a census goes on counting a value that can't be read as work to be done: it does so by the first
 // bytes alone, so one that was cut short behind its header still stands under a version of this column's key.
 func (c *crypto) counted(v []byte, form Form, col int) bool {
@@ -275,7 +299,8 @@ func (c *crypto) open(ctx context.Context, h envelope.Header, col int) (reason s
 	o, ok := c.openers[col][h.Version]
 	if !ok {
 		o.key, o.err = c.work.Columns[col].Keys.Opener(ctx, h.Version)
-		if o.err == nil || condemned(o.err) {
+		// What was never a version is asked again: it costs nothing, and forged values name as many as there are.
+		if o.err == nil || condemned(o.err) && fault.CodeOf(o.err) != api.CodeNotFound {
 			c.openers[col][h.Version] = o
 		}
 	}

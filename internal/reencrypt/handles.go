@@ -85,6 +85,16 @@ func (h *handles) Opener(ctx context.Context, version uint32) (*envelope.Key, er
 	return h.s.cfg.Ring.Version(ctx, h.key, version)
 }
 
+// Newest asks the store: this chunk's key, and our cache, may be older than a value that somebody has just sealed.
+func (h *handles) Newest(ctx context.Context) (n uint32, err error) {
+	err = h.s.cfg.Store.View(ctx, func(tx store.Tx) error {
+		k, err := tx.KeyByID(ctx, h.key.ID)
+		n = uint32(len(k.Versions))
+		return err
+	})
+	return n, err
+}
+
 // Spend takes what was sealed from a block of the version's counters.
 func (h *handles) Spend(ctx context.Context, operations, bytes uint64) error {
 	h.mu.Lock()

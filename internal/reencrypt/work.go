@@ -18,6 +18,9 @@ type Keys interface {
 	// Opener is the handle of a version that may be opened. Errors: wrong_state, not_found and integrity condemn the
 	// value that named the version; any other ends the chunk.
 	Opener(ctx context.Context, version uint32) (*envelope.Key, error)
+	// Newest is the number of the newest version that the key has at this moment, wherever it was rotated meanwhile: numbers
+	// are dense from 1, so a value that was read before and names a higher one names none.
+	Newest(ctx context.Context) (uint32, error)
 	// Spend accounts for what was sealed under Current, before any of it is written. Errors: limit.
 	Spend(ctx context.Context, operations, bytes uint64) error
 }

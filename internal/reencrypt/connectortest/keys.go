@@ -69,6 +69,13 @@ func (k *KeySet) Opener(_ context.Context, version uint32) (*envelope.Key, error
 	return k.versions[version-1], nil
 }
 
+// Newest is the number of versions.
+func (k *KeySet) Newest(context.Context) (uint32, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return uint32(len(k.versions)), nil
+}
+
 // Spend adds up.
 func (k *KeySet) Spend(_ context.Context, operations, _ uint64) error {
 	k.mu.Lock()

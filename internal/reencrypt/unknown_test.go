@@ -1,0 +1,70 @@
+package reencrypt_test
+
+import (
+	"encoding/binary"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/envelope"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/reencrypt"
+	"github.com/keyturn/keyturn/internal/reencrypt/connectortest"
+)
+
+// forged is a ciphertext whose header names another version; and another key, unless that is nil.
+func forged(tb testing.TB, text string, key *envelope.KeyID, version uint32) string {
+	tb.Helper()
+	blob, err := envelope.AppendDecodedText(nil, []byte(text))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if key != nil {
+		copy(blob[4:20], key[:])
+	}
+	binary.BigEndian.PutUint32(blob[20:24], version)
+	return string(envelope.AppendText(nil, blob))
+}
+
+// TestInventedVersion: a value under a version that its key doesn't have is unreadable like any other that doesn't open. It
+// costs no further pass, and isn't the application's fault.
+func TestInventedVersion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, keys, w := memory(t, 50, reencrypt.KindEncrypt)
+		connectortest.MustFinish(t, w)
+		keys.Rotate()
+		m.Put(9, forged(t, m.Get(9), nil, 999))
+		begun := time.Now()
+		var r connectortest.Run
+		err := r.Finish(t.Context(), kinded(w, reencrypt.KindReencrypt))
+		if fault.CodeOf(err) != api.CodeIntegrity || r.State.Pass != 1 || r.State.Left != 1 || time.Since(begun) > time.Minute {
+			t.Errorf("after %v: %+v, %v", time.Since(begun), r.State, err)
+		}
+		if len(r.Failed) != 1 || r.Failed[0].Item != "9" || !strings.Contains(r.Failed[0].Reason, "version") || r.State.Counts.Changed != 49 {
+			t.Errorf("listed as failed: %+v, counted %+v", r.Failed, r.State.Counts)
+		}
+	})
+}
+
+// TestInventedVersionOfADataset: so it is with keys in a store, and the value counts as unreadable in a census.
+func TestInventedVersionOfADataset(t *testing.T) {
+	onBoth(t, func(c *clinic) {
+		_, err := c.add(nil)
+		c.must(err)
+		c.run(c.encrypt)
+		_, err = c.RotateKey(c.Context(), "phi", api.RotateKeyRequest{})
+		c.must(err)
+		c.app.Exec(c, "UPDATE patients SET ssn = '"+forged(c, c.value("9"), nil, 999)+"' WHERE id = 9")
+		run, err := c.reencrypt()
+		c.must(err)
+		j := c.finish(run.Job)
+		if list := c.reasons(run.Job); j.State != "failed" || j.Run.Changed != 98 || len(list) != 1 || !strings.Contains(list["9"], "version") {
+			c.Errorf("it ended %s: %s; %+v; listed: %v", j.State, j.Error, j.Run, list)
+		}
+		if got := c.census(); got.Unreadable != 1 || len(got.Versions) != 1 || got.Versions[0].Rows != 98 {
+			c.Errorf("census: %+v", got)
+		}
+	})
+}
