@@ -35,7 +35,8 @@ func (k Kind) work() Kind {
 func (k Kind) seals() bool { return k == KindEncrypt || k == KindReencrypt }
 
 // Counts is what a run did. Rows, Skipped, Null, Plaintext and Unreadable are those of the first pass over the table;
-// later passes, which look at the same rows again, add to the other counts only.
+// later passes, which look at the same rows again, add to the other counts only. Failed and Stuck are those of the pass
+// that had most of them: what can't be done fails again in each.
 type Counts struct {
 	Rows      int64 `json:"rows"`      // rows read
 	Changed   int64 `json:"changed"`   // rows written (with a dry run: that would be)
@@ -54,12 +55,10 @@ type Counts struct {
 	Candidates [foreign.MaxCandidates]int64 `json:"candidates,omitzero"`
 }
 
-// add sums up. again leaves out what counts a row of the table once.
+// add sums up. again leaves out what counts a row of the table, or a value that failed, once.
 func (c *Counts) add(o Counts, again bool) {
 	c.Changed += o.Changed
 	c.Conflicts += o.Conflicts
-	c.Failed += o.Failed
-	c.Stuck += o.Stuck
 	c.Opened += o.Opened
 	for i, n := range o.Candidates {
 		c.Candidates[i] += n
@@ -69,6 +68,8 @@ func (c *Counts) add(o Counts, again bool) {
 	}
 	c.Rows += o.Rows
 	c.Skipped += o.Skipped
+	c.Failed += o.Failed
+	c.Stuck += o.Stuck
 	c.Null += o.Null
 	c.Plaintext += o.Plaintext
 	c.Unreadable += o.Unreadable

@@ -28,7 +28,7 @@ type Save func(ctx context.Context, s *State, p *Progress) error
 
 // How a run ends that doesn't find the table done.
 const (
-	// MaxFailed is how many entries a dead-letter list may take before the run stops: by then it isn't about single rows.
+	// MaxFailed is how many values may fail in one pass before the run stops: by then it isn't about single rows.
 	MaxFailed = 10000
 	// patience is how long passes are repeated because values of the wrong kind keep appearing. An application that has a
 	// data key cached goes on writing under the old version until it expires.
@@ -62,7 +62,7 @@ func (w Work) Advance(ctx context.Context, s *State, until time.Time, save Save)
 		case ctx.Err() != nil || fault.CodeOf(err) != api.CodeUnavailable && fault.CodeOf(err) != api.CodeBusy:
 			return false, err
 		default:
-			if stalls++; before.Counts != s.Counts || before.Sweep != s.Sweep {
+			if stalls++; before.This != s.This || before.Sweep != s.Sweep {
 				stalls = 1 // it broke off, but something was done first
 			}
 			if stalls > maxStalls || !time.Now().Before(until) {
@@ -111,11 +111,12 @@ func (w Work) walk(ctx context.Context, s *State, until time.Time, save Save) er
 		s.Counts, s.This = base.Counts, base.This
 		s.Counts.add(p.Counts, s.Pass > 1)
 		s.This.add(p.Counts, false)
+		s.Counts.Failed, s.Counts.Stuck = max(s.Counts.Failed, s.This.Failed), max(s.Counts.Stuck, s.This.Stuck)
 		s.Cursor, s.Sweep = p.Cursor, p.End
 		if err := save(ctx, s, p); err != nil {
 			return err
 		}
-		if s.Counts.Failed > MaxFailed {
+		if s.This.Failed > MaxFailed {
 			return fault.Newf(api.CodeLimit, "working on the dataset: more than %d values failed", MaxFailed).
 				WithNext(w.hintForStuck())
 		}

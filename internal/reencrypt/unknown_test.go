@@ -48,6 +48,29 @@ func TestInventedVersion(t *testing.T) {
 	})
 }
 
+// TestFailuresCountOnce: values that can't be done fail in every pass that the application makes necessary, and are as many
+// as they were.
+func TestFailuresCountOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, keys, w := memory(t, 300, reencrypt.KindEncrypt)
+		connectortest.MustFinish(t, w)
+		keys.Rotate()
+		old := m.Get(300)
+		for id := int64(1); id <= 90; id++ {
+			m.Put(id, "kt1.AAAA")
+		}
+		m.BeforeCensus = func() error { m.Put(300, old); return nil }
+		var r connectortest.Run
+		err := r.Finish(t.Context(), kinded(w, reencrypt.KindReencrypt))
+		if fault.CodeOf(err) != api.CodeConflict || r.State.Pass < 100 {
+			t.Errorf("pass %d: %v", r.State.Pass, err)
+		}
+		if c := r.State.Counts; c.Failed != 90 || c.Unreadable != 90 {
+			t.Errorf("counted %+v", c)
+		}
+	})
+}
+
 // TestInventedVersionOfADataset: so it is with keys in a store, and the value counts as unreadable in a census.
 func TestInventedVersionOfADataset(t *testing.T) {
 	onBoth(t, func(c *clinic) {
