@@ -32,10 +32,12 @@
 package foreign
 
 import (
+	"cmp"
 	"encoding/hex"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/keyturn/keyturn/api"
@@ -94,9 +96,24 @@ func (s Source) TakesPasswords() bool {
 	return err == nil && f.password
 }
 
-// Slow reports whether a single value may take milliseconds for each candidate, because its password is stretched: then
-// few values make a unit of work.
-func (s Source) Slow() bool { return s.TakesPasswords() }
+// What stretching a password costs on a slow machine: a round of PBKDF2 for key and IV, and a megabyte that OpenPGP hashes.
+// Today's need less than half of it.
+const (
+	roundTime    = time.Microsecond
+	megabyteTime = 10 * time.Millisecond
+)
+
+// Stretching is how long a single value may take under so many candidates where its password is stretched, cautiously
+// estimated; 0 where candidates are keys. It says how many values make a unit of work.
+func (s Source) Stretching(candidates int) time.Duration {
+	switch f, err := s.format(); {
+	case err != nil || !f.password:
+		return 0
+	case f.layout == layoutOpenSSL:
+		return time.Duration(candidates) * time.Duration(cmp.Or(s.Iterations, defaultIterations)) * roundTime
+	}
+	return time.Duration(candidates) * (maxStretch >> 20) * megabyteTime
+}
 
 // Marked reports whether every value says by itself that it is of the format, so that plaintext between them can be told.
 func (s Source) Marked() bool {

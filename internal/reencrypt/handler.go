@@ -437,8 +437,8 @@ func (r *running) suites() map[string]envelope.Suite {
 // work describes a run over an attached dataset.
 func (s *Service) work(ctx context.Context, a *attached, kind Kind, in args) (*running, error) {
 	r := &running{Work: Work{Kind: kind.work(), Target: a.target, PK: a.PK, DryRun: in.DryRun, Workers: in.Workers, Batch: in.Batch, Rate: in.Rate, Sample: in.Sample}}
-	if in.From != nil && in.From.Slow() && (r.Batch == 0 || r.Batch > slowBatch) {
-		r.Batch = slowBatch
+	if in.From != nil {
+		r.bounded(in.From, len(a.Columns))
 	}
 	for _, col := range a.Columns {
 		template, err := datasets.Compile(a.Dataset, col.Name)

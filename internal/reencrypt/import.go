@@ -1,11 +1,13 @@
 package reencrypt
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -29,9 +31,23 @@ type Import struct {
 	PlaintextToo bool
 }
 
-// slowBatch is how many rows make a page when each value stretches a password for each candidate: at the largest stretching
-// that package foreign accepts, a page is still a few seconds of work, and a chunk ends in its time.
-const slowBatch = 32
+// slowPage is how long a page may take when each of its values stretches a password for each candidate. A chunk ends
+// between two pages: within its time they must be done, or nothing of them is kept.
+const slowPage = 3 * time.Second
+
+// bounded keeps the pages of an import as small as its stretching demands, down to single rows. More goroutines than
+// there are processors would only make each page slower.
+func (w *Work) bounded(f *from, columns int) {
+	value := f.Stretching(len(f.Fingerprints))
+	if value == 0 {
+		return
+	}
+	most := min(max(1, int(slowPage/value)/columns), throttledBatch)
+	if w.Batch == 0 || w.Batch > most {
+		w.Batch = most
+	}
+	w.Workers = min(cmp.Or(w.Workers, defaultWorkers), max(defaultWorkers, 2*runtime.GOMAXPROCS(0)))
+}
 
 // foreign opens one value into c.plain. reason is set for one that has to stay as it is.
 func (c *crypto) foreign(r *result, v []byte, form Form) (reason string) {

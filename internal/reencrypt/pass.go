@@ -26,7 +26,9 @@ type pass struct {
 	freeBatches chan *Batch
 	read        chan readPage
 	write       chan writeBatch
-	end         bool // written by the reader, read after everything has ended
+	taking      sync.Mutex // held while a page is taken from read
+	left        bool       // a page was read and not begun; guarded by taking
+	end         bool       // written by the reader, read after everything has ended
 }
 
 // readPage is a page on its way to a crypto goroutine; writeBatch is what it made of it, on its way to a writer.
@@ -43,7 +45,7 @@ type (
 
 // runPass walks from the row after the cursor until the table ends, stop is closed or something fails, and calls save
 // about every second and once at the end, with what was acknowledged by then even if it failed. What it answers is what
-// was saved last. Closing stop ends the pass in an orderly way: pages on their way are written.
+// was saved last. Closing stop ends the pass in an orderly way: pages that were begun are written.
 func runPass(ctx context.Context, w Work, after Key, stop <-chan struct{}, save SaveFunc) (Progress, error) {
 	w = w.withDefaults()
 	p := &pass{
@@ -61,7 +63,7 @@ func runPass(ctx context.Context, w Work, after Key, stop <-chan struct{}, save 
 
 	// Whatever ended the pass, what was acknowledged is worth keeping, and ctx may be the very thing that ended it.
 	last := p.acks.take()
-	last.End = err == nil && p.end
+	last.End = err == nil && p.end && !p.left
 	saveErr := save(context.WithoutCancel(ctx), &last)
 	return last, errors.Join(err, saveErr)
 }
@@ -122,6 +124,8 @@ func (p *pass) reader(ctx context.Context, after Key) error {
 		rows, current := page.Rows(), page.current()
 		select {
 		case p.read <- readPage{page, seq}:
+		case <-p.stop:
+			return nil
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -135,7 +139,11 @@ func (p *pass) reader(ctx context.Context, after Key) error {
 func (p *pass) crypto(ctx context.Context) error {
 	c := newCrypto(p.work)
 	defer c.wipe()
-	for in := range p.read {
+	for {
+		in, ok := p.take()
+		if !ok {
+			return nil
+		}
 		var b *Batch
 		select {
 		case b = <-p.freeBatches:
@@ -158,7 +166,21 @@ func (p *pass) crypto(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	return nil
+}
+
+// take is the next page, if there is one and still time to begin it: where passwords are stretched, one may take seconds.
+// Pages are taken in their order and none after one that was left, so what was done has no gaps, and all of it counts.
+func (p *pass) take() (readPage, bool) {
+	p.taking.Lock()
+	defer p.taking.Unlock()
+	in, ok := <-p.read
+	select {
+	case <-p.stop:
+		p.left = p.left || ok
+		return in, false
+	default:
+		return in, ok
+	}
 }
 
 // discard stands where writers would in a run that writes nothing.

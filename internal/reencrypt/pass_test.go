@@ -301,6 +301,38 @@ func TestTimeIsUp(t *testing.T) {
 	})
 }
 
+// TestNoPageIsBegunLate: where a page takes seconds, a chunk ends with those that were begun in its time; the others stay
+// for the next one, also when the reader has seen the table's end.
+func TestNoPageIsBegunLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, keys, w := memory(t, 40, reencrypt.KindEncrypt)
+		w.Columns[0].Keys = slow{keys}
+		var r connectortest.Run
+		begun := time.Now()
+		done, err := w.Advance(t.Context(), &r.State, begun.Add(12*time.Second), r.Save)
+		if took := time.Since(begun); done || err != nil || took > 20*time.Second+saveTime || r.State.Sweep {
+			t.Fatalf("after %v: done %v, %v, %+v", took, done, err, r.State)
+		}
+		if c := r.State.Counts; c.Rows != 20 || c.Changed != 20 || m.Written(20) != 1 || m.Written(21) != 0 {
+			t.Errorf("counted %+v", c)
+		}
+		if err := r.Finish(t.Context(), w); err != nil || r.State.Counts.Rows != 40 || r.State.Counts.Changed != 40 {
+			t.Errorf("counted %+v, %v", r.State.Counts, err)
+		}
+	})
+}
+
+// saveTime is what the end of a pass may take on top.
+const saveTime = time.Second
+
+// slow are keys that take ten seconds for each page.
+type slow struct{ *connectortest.KeySet }
+
+func (s slow) Spend(ctx context.Context, operations, bytes uint64) error {
+	<-time.After(10 * time.Second) // on the bubble's clock
+	return s.KeySet.Spend(ctx, operations, bytes)
+}
+
 // TestRate: a run keeps to its rate, and rows in which nothing is to be done cost a sixteenth.
 func TestRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
