@@ -110,7 +110,7 @@ func (w *worker) held(ctx context.Context, d *datasets.Dataset) (found api.Incid
 	found = api.IncidentDataset{Dataset: d.Name, Held: []api.IncidentHeld{}}
 	counting, cancel := context.WithTimeout(ctx, countTime)
 	defer cancel()
-	rows, err := w.s.cfg.Datasets.Holds(counting, d)
+	rows, err := w.s.cfg.Datasets.Holds(counting, d, versionsOf(w.i.Versions))
 	if ctx.Err() != nil {
 		return found, false, fault.Wrap("", context.Cause(ctx), "counting a dataset")
 	}
@@ -119,6 +119,14 @@ func (w *worker) held(ctx context.Context, d *datasets.Dataset) (found api.Incid
 	}
 	found.Held = append(found.Held, heldBy(d, w.i.Versions, rows, err)...)
 	return found, err != nil || len(found.Held) > 0, nil
+}
+
+func versionsOf(list []incidents.Version) []reencrypt.VersionOf {
+	out := make([]reencrypt.VersionOf, len(list))
+	for i, v := range list {
+		out[i] = reencrypt.VersionOf{Key: v.KeyID, Version: v.Number}
+	}
+	return out
 }
 
 // heldBy is how many values a dataset holds under each of the versions. When it could not be counted, that is unknown for

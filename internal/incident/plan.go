@@ -90,7 +90,7 @@ func (s *Service) planDataset(ctx context.Context, i *incidents.Incident, d *dat
 	out := api.EmergencyDataset{Dataset: d.Name, Held: []api.IncidentHeld{}, Moves: concerns(i, d)}
 	counting, cancel := context.WithTimeout(ctx, recountTime)
 	defer cancel()
-	rows, failed := s.cfg.Datasets.Holds(counting, d)
+	rows, failed := s.cfg.Datasets.Holds(counting, d, versionsOf(i.Versions))
 	if ctx.Err() != nil {
 		return out, fault.Wrap("", context.Cause(ctx), "counting a dataset")
 	}

@@ -56,7 +56,7 @@ type Keys interface {
 type Datasets interface {
 	MayUrgent(ctx context.Context, tx store.Tx, d *datasets.Dataset) error
 	Urgent(ctx context.Context, tx store.Tx, d *datasets.Dataset, actor string) (jobs.Job, error)
-	Holds(ctx context.Context, d *datasets.Dataset) (map[reencrypt.VersionOf]int64, error)
+	Holds(ctx context.Context, d *datasets.Dataset, versions []reencrypt.VersionOf) (map[reencrypt.VersionOf]int64, error)
 }
 
 // Config is what a Service is made of; everything is required.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
@@ -277,7 +279,7 @@ const forgotten = "the dataset isn't registered any more"
 func (s *Service) left(ctx context.Context, d *datasets.Dataset, marked map[reencrypt.VersionOf]bool) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, recountTime)
 	defer cancel()
-	rows, err := s.cfg.Datasets.Holds(ctx, d)
+	rows, err := s.cfg.Datasets.Holds(ctx, d, slices.Collect(maps.Keys(marked)))
 	return stands(rows, marked), err
 }
 

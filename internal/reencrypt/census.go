@@ -13,7 +13,7 @@ import (
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/gate"
-	"github.com/keyturn/keyturn/internal/keys"
+	"github.com/keyturn/keyturn/internal/store"
 )
 
 // Census counts what every value of a dataset stands under now, after a durable flush of its database. It opens nothing
@@ -28,7 +28,7 @@ func (s *Service) Census(ctx context.Context, c *access.Caller, name string) (ou
 		if err != nil {
 			return err
 		}
-		tallies, err := s.count(ctx, &d)
+		tallies, err := s.count(ctx, &d, s.known(&d))
 		if err != nil {
 			return err
 		}
@@ -47,7 +47,7 @@ func (s *Service) Census(ctx context.Context, c *access.Caller, name string) (ou
 }
 
 // count flushes a dataset's database and counts its columns.
-func (s *Service) count(ctx context.Context, d *datasets.Dataset) ([]Tally, error) {
+func (s *Service) count(ctx context.Context, d *datasets.Dataset, known Known) ([]Tally, error) {
 	a, err := s.attach(ctx, d)
 	if err != nil {
 		return nil, err
@@ -56,7 +56,61 @@ func (s *Service) count(ctx context.Context, d *datasets.Dataset) ([]Tally, erro
 	if err := a.target.Flush(ctx); err != nil {
 		return nil, err
 	}
-	return Count(ctx, a.target, len(a.columns))
+	return Count(ctx, a.target, len(a.columns), known)
+}
+
+// known is every version of every key of the store, so that nothing is called unknown but what is nobody's, however many
+// invented keys stand around it. Which keys there are is asked once, if a value names another than the dataset's own. What
+// is kept, and read, is as much as the store has keys, not as the table has rows.
+func (s *Service) known(d *datasets.Dataset) Known {
+	newest := map[envelope.KeyID]uint32{} // of the keys that were met; numbers are dense from 1
+	var all map[envelope.KeyID]bool
+	return func(ctx context.Context, v VersionOf) (_ bool, err error) {
+		n, met := newest[v.Key]
+		if met {
+			return v.Version <= n, nil
+		}
+		if !slices.ContainsFunc(d.Columns, func(c datasets.Column) bool { return c.KeyID == v.Key }) {
+			if all == nil {
+				if all, err = s.keyIDs(ctx); err != nil {
+					return false, err
+				}
+			}
+			if !all[v.Key] {
+				return false, nil
+			}
+		}
+		err = s.cfg.Store.View(ctx, func(tx store.Tx) error {
+			k, err := tx.KeyByID(ctx, v.Key) // a list's rows aren't checked; this is
+			n = uint32(len(k.Versions))
+			return err
+		})
+		if err != nil {
+			return false, err
+		}
+		newest[v.Key] = n
+		return v.Version <= n, nil
+	}
+}
+
+func (s *Service) keyIDs(ctx context.Context) (ids map[envelope.KeyID]bool, err error) {
+	const page = 500
+	err = s.cfg.Store.View(ctx, func(tx store.Tx) error {
+		ids = map[envelope.KeyID]bool{}
+		for after := ""; ; {
+			list, err := tx.Keys(ctx, after, page)
+			for i := range list {
+				ids[list[i].ID], after = true, list[i].Name
+			}
+			if err != nil || len(list) < page {
+				return err
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return ids, nil
 }
 
 func (s *Service) census(ctx context.Context, d *datasets.Dataset, tallies []Tally) (api.Census, error) {
@@ -64,17 +118,21 @@ func (s *Service) census(ctx context.Context, d *datasets.Dataset, tallies []Tal
 	for i := range tallies {
 		t := &tallies[i]
 		out.Rows = t.Rows()
-		col := api.CensusColumn{Column: d.Columns[i].Name, Key: d.Columns[i].Key, Null: t.Null, Plaintext: t.Plaintext, Unreadable: t.Broken, Versions: []api.CensusVersion{}}
-		for v, rows := range t.Versions {
-			k, known, err := s.version(ctx, v)
-			if err != nil {
-				return out, err
+		col := api.CensusColumn{Column: d.Columns[i].Name, Key: d.Columns[i].Key, Null: t.Null, Plaintext: t.Plaintext, Unreadable: t.Broken + t.Unknown, Versions: []api.CensusVersion{}}
+		err := s.cfg.Store.View(ctx, func(tx store.Tx) error {
+			col.Versions = col.Versions[:0]
+			for v, rows := range t.Versions {
+				k, err := tx.KeyByID(ctx, v.Key)
+				if err != nil {
+					return err
+				}
+				version, _ := k.Version(v.Version)
+				col.Versions = append(col.Versions, api.CensusVersion{Key: k.Name, Version: v.Version, State: string(version.State), Rows: rows})
 			}
-			if k == nil {
-				col.Unreadable += rows
-				continue
-			}
-			col.Versions = append(col.Versions, api.CensusVersion{Key: k.Name, Version: v.Version, State: string(known.State), Rows: rows})
+			return nil
+		})
+		if err != nil {
+			return out, err
 		}
 		slices.SortFunc(col.Versions, func(a, b api.CensusVersion) int {
 			return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.Version, b.Version))
@@ -82,22 +140,6 @@ func (s *Service) census(ctx context.Context, d *datasets.Dataset, tallies []Tal
 		out.Columns[i] = col
 	}
 	return out, nil
-}
-
-// version finds what a header names; a nil key when this store knows no such key or version.
-func (s *Service) version(ctx context.Context, v VersionOf) (*keys.Key, keys.Version, error) {
-	k, err := s.cfg.Ring.LookupID(ctx, v.Key)
-	if fault.CodeOf(err) == api.CodeNotFound {
-		return nil, keys.Version{}, nil
-	}
-	if err != nil {
-		return nil, keys.Version{}, err
-	}
-	known, ok := k.Version(v.Version)
-	if !ok {
-		return nil, keys.Version{}, nil
-	}
-	return k, known, nil
 }
 
 // Dependent is a column that holds values under some version.
@@ -130,13 +172,23 @@ func (s *Service) Dependents(ctx context.Context, id envelope.KeyID, version uin
 
 // Under counts what stands under a version in every column of one dataset, zero included.
 func (s *Service) Under(ctx context.Context, d datasets.Dataset, id envelope.KeyID, version uint32) ([]Dependent, error) {
-	tallies, err := s.count(ctx, &d)
+	of := VersionOf{id, version}
+	tallies, err := s.count(ctx, &d, only(of))
 	if err != nil {
 		return nil, fault.Wrapf("", err, "counting dataset %s", d.Name)
 	}
 	out := make([]Dependent, len(tallies))
 	for col := range tallies {
-		out[col] = Dependent{Dataset: d.Name, Column: d.Columns[col].Name, Rows: tallies[col].Versions[VersionOf{id, version}]}
+		out[col] = Dependent{Dataset: d.Name, Column: d.Columns[col].Name, Rows: tallies[col].Versions[of]}
 	}
 	return out, nil
+}
+
+// only tells these versions apart and no others: whatever else stands in the table, they are counted.
+func only(versions ...VersionOf) Known {
+	wanted := map[VersionOf]bool{}
+	for _, v := range versions {
+		wanted[v] = true
+	}
+	return func(_ context.Context, v VersionOf) (bool, error) { return wanted[v], nil }
 }

@@ -68,7 +68,7 @@ type Database interface {
 // Target is some columns of one table. It is safe for concurrent use; the readers and writers that it makes are not.
 type Target interface {
 	// Census counts the values of every column in one snapshot, in no order. It is exempt from StatementTimeout and
-	// waits for nobody.
+	// waits for nobody; each may take a while too, but for no longer than CensusIdle.
 	Census(ctx context.Context, each func(Group) error) error
 	// Longest is the length in bytes of the longest value of a column that doesn't look like one of our ciphertexts.
 	Longest(ctx context.Context, column int) (int64, error)
@@ -80,6 +80,10 @@ type Target interface {
 	// Flush returns when everything committed so far, by anybody, would survive a power cut of the database's machine.
 	Flush(ctx context.Context) error
 }
+
+// CensusIdle is IdleInTransaction for a census: who is handed a group may have to ask the store whose it is. A census holds a
+// snapshot, and nobody's rows.
+const CensusIdle = time.Minute
 
 // Group is one row of a census: so many values of a column that begin alike.
 type Group struct {

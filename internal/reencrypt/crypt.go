@@ -289,9 +289,7 @@ func (c *crypto) counted(v []byte, form Form, col int) bool {
 	case form == Binary:
 		n = envelope.HeaderSize
 	}
-	t := Tally{Versions: map[VersionOf]int64{}}
-	t.add(Group{Form: form, Prefix: v[:min(len(v), n)], Rows: 1})
-	return c.work.Kind.remaining(&t, c.work.Columns[col].Keys) > 0
+	return c.work.Kind.remains(Group{Form: form, Prefix: v[:min(len(v), n)]}, c.work.Columns[col].Keys)
 }
 
 // open opens c.blob into c.plain under the context of the row at hand.

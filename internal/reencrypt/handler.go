@@ -172,11 +172,16 @@ func (c *chunk) begin(ctx context.Context, a *attached, w *running) error {
 	}
 	c.done, c.total = 0, a.table.Rows
 	if c.total <= 0 {
-		tallies, err := Count(ctx, a.target, len(a.columns))
+		c.total = 0
+		err := a.target.Census(ctx, func(g Group) error {
+			if g.Column == 0 {
+				c.total += g.Rows
+			}
+			return nil
+		})
 		if err != nil {
 			return err
 		}
-		c.total = tallies[0].Rows()
 	}
 	if len(failed) == 0 {
 		return nil

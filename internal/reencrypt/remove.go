@@ -29,7 +29,7 @@ func (s *Service) leave(ctx context.Context, name string) (l leaving, err error)
 	if l.d, err = s.record(ctx, name); err != nil {
 		return l, err
 	}
-	tallies, err := s.count(ctx, &l.d)
+	tallies, err := s.count(ctx, &l.d, s.known(&l.d))
 	if err != nil {
 		l.unknown = err
 		return l, ctx.Err()

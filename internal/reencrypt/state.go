@@ -132,14 +132,13 @@ func (w Work) walk(ctx context.Context, s *State, until time.Time, save Save) er
 
 // countLeft counts the whole table.
 func (w Work) countLeft(ctx context.Context) (left int64, err error) {
-	tallies, err := Count(ctx, w.Target, len(w.Columns))
-	if err != nil {
-		return 0, err
-	}
-	for i := range tallies {
-		left += w.Kind.remaining(&tallies[i], w.Columns[i].Keys)
-	}
-	return left, nil
+	err = w.Target.Census(ctx, func(g Group) error {
+		if w.Kind.remains(g, w.Columns[g.Column].Keys) {
+			left += g.Rows
+		}
+		return nil
+	})
+	return left, err
 }
 
 // again prepares the next pass, or says why there is no point in one.

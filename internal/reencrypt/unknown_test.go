@@ -2,11 +2,14 @@ package reencrypt_test
 
 import (
 	"encoding/binary"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/keyturn/keyturn"
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
@@ -67,6 +70,39 @@ func TestFailuresCountOnce(t *testing.T) {
 		}
 		if c := r.State.Counts; c.Failed != 90 || c.Unreadable != 90 {
 			t.Errorf("counted %+v", c)
+		}
+	})
+}
+
+// TestInventedKeysHideNothing: somebody floods a table with values of invented keys, so that those of a real one get lost
+// among them. A census, a destruction and the removal of the dataset see them all the same.
+func TestInventedKeysHideNothing(t *testing.T) {
+	onBoth(t, func(c *clinic) {
+		_, err := c.add(nil)
+		c.must(err)
+		c.run(c.encrypt)
+		_, err = c.CreateKey(c.Context(), api.CreateKeyRequest{Name: "other", Purpose: "phi"})
+		c.must(err)
+		sealed, err := c.Encrypt(c.Context(), "other", api.EncryptRequest{Plaintext: []byte("copied here"), Context: map[string]string{"of": "another table"}})
+		c.must(err)
+		_, err = c.RotateKey(c.Context(), "other", api.RotateKeyRequest{})
+		c.must(err)
+		var rows []string
+		for i := range 3000 {
+			key := envelope.NewKeyID()
+			rows = append(rows, fmt.Sprintf("(%d, '%s')", 1000+i, forged(c, sealed.Ciphertext, &key, uint32(1+i))))
+		}
+		c.app.Exec(c, "INSERT INTO patients VALUES "+strings.Join(rows, ", ")+", (9999, '"+sealed.Ciphertext+"')")
+		want := []api.CensusVersion{{Key: "other", Version: 1, State: "deactivated", Rows: 1}, {Key: "phi", Version: 1, State: "active", Rows: 99}}
+		if got := c.census(); got.Unreadable != 3000 || !slices.Equal(got.Versions, want) {
+			c.Errorf("census: %+v", got)
+		}
+		_, err = c.DestroyKey(c.Context(), "other", api.VersionStateRequest{Version: 1})
+		if keyturn.CodeOf(err) != api.CodeInUse || !strings.Contains(err.Error(), "1 values in dataset/patients") {
+			c.Errorf("destroying a version that a value stands under: %v", err)
+		}
+		if err := c.RemoveDataset(c.Context(), "patients"); keyturn.CodeOf(err) != api.CodeInUse || !strings.Contains(err.Error(), "other:1") {
+			c.Errorf("removing the dataset: %v", err)
 		}
 	})
 }

@@ -68,10 +68,10 @@ func mayRaise(j jobs.Job, d *datasets.Dataset) error {
 		WithNext("wait for it, or end it: keyturn job cancel " + j.ID)
 }
 
-// Holds counts, by version, the values of a dataset now, all columns together, after a durable flush of its database. An
-// error means that the database could not be asked: then nobody knows.
-func (s *Service) Holds(ctx context.Context, d *datasets.Dataset) (map[VersionOf]int64, error) {
-	tallies, err := s.count(ctx, d)
+// Holds counts the values that a dataset holds under each of the versions now, all columns together, after a durable flush
+// of its database. An error means that the database could not be asked: then nobody knows.
+func (s *Service) Holds(ctx context.Context, d *datasets.Dataset, versions []VersionOf) (map[VersionOf]int64, error) {
+	tallies, err := s.count(ctx, d, only(versions...))
 	if err != nil {
 		return nil, err
 	}

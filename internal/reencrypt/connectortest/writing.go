@@ -106,7 +106,7 @@ func held(b *bench) {
 	go func() { done <- r.Finish(b.Context(), w) }()
 	if w.Target.Writers() > 1 {
 		b.waitFor(func() bool { // all but the one row
-			t, err := reencrypt.Count(b.Context(), w.Target, 1)
+			t, err := reencrypt.Count(b.Context(), w.Target, 1, All)
 			return err == nil && t[0].Plaintext == 1
 		})
 	}

@@ -47,12 +47,12 @@ func (d *database) settings(r role) []string {
 	if r != writing {
 		s = append(s, "SET SESSION TRANSACTION READ ONLY")
 	}
-	limit := d.session.StatementTimeout
+	limit, idle := d.session.StatementTimeout, d.session.IdleInTransaction
 	if r == asking {
-		limit = 0
+		limit, idle = 0, reencrypt.CensusIdle
 	}
 	if d.mariadb {
-		return append(s, fmt.Sprintf("SET SESSION max_statement_time = %.3f, idle_transaction_timeout = %d", limit.Seconds(), wholeSeconds(d.session.IdleInTransaction)))
+		return append(s, fmt.Sprintf("SET SESSION max_statement_time = %.3f, idle_transaction_timeout = %d", limit.Seconds(), wholeSeconds(idle)))
 	}
 	return append(s, fmt.Sprintf("SET SESSION max_execution_time = %d", limit.Milliseconds()))
 }

@@ -35,7 +35,7 @@ func TestFlushIsDurable(t *testing.T) {
 		if err := server.Restart(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		tallies, err := reencrypt.Count(t.Context(), w.Target, 1)
+		tallies, err := reencrypt.Count(t.Context(), w.Target, 1, connectortest.All)
 		if want := int64(1000); err != nil || tallies[0].Versions[reencrypt.VersionOf{Key: keys.ID(), Version: 1}] != want || tallies[0].Plaintext != 1 {
 			t.Errorf("after the crash: %+v, %v", tallies, err)
 		}

@@ -49,7 +49,7 @@ func (t *target) whole(ctx context.Context, fn func(*pgconn.PgConn) error) error
 		return err
 	}
 	err = func() error {
-		for _, sql := range []string{"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "SET LOCAL statement_timeout = 0"} {
+		for _, sql := range []string{"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "SET LOCAL statement_timeout = 0", "SET LOCAL idle_in_transaction_session_timeout = " + milliseconds(reencrypt.CensusIdle)} {
 			if _, err := query(ctx, conn, sql); err != nil {
 				return err
 			}

@@ -46,7 +46,7 @@ func TestFlushIsDurable(t *testing.T) {
 	if err := server.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	tallies, err := reencrypt.Count(t.Context(), w.Target, 1)
+	tallies, err := reencrypt.Count(t.Context(), w.Target, 1, connectortest.All)
 	if err != nil || tallies[0].Versions[reencrypt.VersionOf{Key: keys.ID(), Version: 1}] != 1000 || tallies[0].Plaintext != 1 {
 		t.Errorf("after the crash: %+v, %v", tallies, err)
 	}

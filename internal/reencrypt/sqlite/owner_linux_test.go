@@ -73,7 +73,7 @@ func TestRights(t *testing.T) {
 	asNobody(t, path, func() {
 		db := open(t, app.URL)
 		w := connectortest.Work(t, db, "people", map[string]*connectortest.KeySet{"ssn": connectortest.NewKeySet(envelope.SuiteStandard)}, reencrypt.KindEncrypt)
-		if tally, err := reencrypt.Count(t.Context(), w.Target, 1); err != nil || tally[0].Plaintext != 1 {
+		if tally, err := reencrypt.Count(t.Context(), w.Target, 1, connectortest.All); err != nil || tally[0].Plaintext != 1 {
 			t.Errorf("counting a file that may be read: %+v, %v", tally, err)
 		}
 		writer, err := w.Target.Writer(t.Context())

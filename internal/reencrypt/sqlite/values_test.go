@@ -137,7 +137,7 @@ func TestLooksLikeOurs(t *testing.T) {
 	if err := r.Finish(t.Context(), w); err != nil || r.State.Counts.Changed != 6 || r.State.Counts.Unreadable != 6 {
 		t.Fatalf("encrypting: %+v, %+v, %v", r.State, r.Failed, err)
 	}
-	tally, err := reencrypt.Count(t.Context(), w.Target, 1)
+	tally, err := reencrypt.Count(t.Context(), w.Target, 1, connectortest.All)
 	if err != nil || tally[0].Broken != 6 || tally[0].Plaintext != 0 || tally[0].Rows() != 12 {
 		t.Errorf("the census is %+v, %v", tally, err)
 	}
@@ -208,7 +208,7 @@ func TestNullInKey(t *testing.T) {
 	if p := pageOf(t, w, 100); p.Rows() != 2 {
 		t.Errorf("read %d rows, want those 2 whose key is whole", p.Rows())
 	}
-	if tally, err := reencrypt.Count(t.Context(), w.Target, 1); err != nil || tally[0].Plaintext != 5 {
+	if tally, err := reencrypt.Count(t.Context(), w.Target, 1, connectortest.All); err != nil || tally[0].Plaintext != 5 {
 		t.Errorf("the census is %+v, %v", tally, err)
 	}
 	table, err := db.Describe(t.Context(), "t")

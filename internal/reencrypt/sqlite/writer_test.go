@@ -161,7 +161,7 @@ func TestTableGoesAway(t *testing.T) {
 			t.Errorf("reading after %s: %v", change, err)
 		}
 		r.Close()
-		if _, err := reencrypt.Count(t.Context(), s.work.Target, 1); fault.CodeOf(err) != api.CodeNotFound {
+		if _, err := reencrypt.Count(t.Context(), s.work.Target, 1, connectortest.All); fault.CodeOf(err) != api.CodeNotFound {
 			t.Errorf("counting after %s: %v", change, err)
 		}
 	}
