@@ -43,7 +43,8 @@ type KeyList struct {
 }
 
 // CreateKeyRequest makes a key with its first version, active at once. Zero values mean the documented defaults:
-// purpose "data", algorithm "aes-256-gcm", suite 1, period 90d.
+// purpose "data", algorithm "aes-256-gcm", suite 1. Period is "1h" to "730d", or "0" for no limit by age; empty = what the
+// policies say.
 type CreateKeyRequest struct {
 	Name          string `json:"name"`
 	Purpose       string `json:"purpose,omitempty"`

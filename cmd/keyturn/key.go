@@ -48,7 +48,7 @@ reached. Names are lower-case letters, digits, '_', '.' and '-', up to 128.`,
 	f.StringVar(&in.Purpose, "purpose", "", "what the key protects: data (default), phi, pii, audit, backup, credentials or a `word` of yours")
 	f.StringVar(&in.Algorithm, "algorithm", "", "the `algorithm`: aes-256-gcm (default) or aes-256-cbc-hmac-sha256")
 	f.IntVar(&in.Suite, "suite", 0, "the ciphertext `suite`: 1 (default), 2 for narrow columns, 4 for AES-256-CBC")
-	f.StringVar(&in.Period, "period", "", "how long a version protects, a `duration` such as 90d (default) or 12h")
+	f.StringVar(&in.Period, "period", "", "how long a version protects, a `duration` from 1h to 730d, or 0 for no limit (default: what the policies say)")
 	f.Uint64Var(&in.MaxOperations, "max-operations", 0, "after how many `operations` a version stops protecting; 0 for no limit")
 	f.Uint64Var(&in.MaxBytes, "max-bytes", 0, "after how many `bytes` a version stops protecting; 0 for no limit")
 	f.BoolVar(&in.SuspendedDecrypts, "suspended-decrypts", false, "let suspended versions go on opening what they sealed")

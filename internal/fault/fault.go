@@ -33,6 +33,7 @@ type Error struct {
 	Field   string   // the input field at fault, as the wire names it; empty when none is
 	Next    string   // what the reader should do now; empty when there is nothing better than reading the message
 	cause   error
+	parts   []error // what Join made it of
 }
 
 // New makes an error without a cause.
@@ -60,6 +61,40 @@ func Wrap(code api.Code, err error, msg string) *Error {
 // Wrapf is Wrap with a formatted message, under the rule of Newf.
 func Wrapf(code api.Code, err error, format string, args ...any) *Error {
 	return Wrap(code, err, fmt.Sprintf(format, args...))
+}
+
+// Join is one error of several that were found at once, so that who asked can mend all of them; nil when there is none, and
+// the error itself when there is one. Code and field are the first one's. The text names all, and the next step that of each field.
+func Join(errs ...error) error {
+	var all []error
+	for _, err := range errs {
+		all = append(all, Each(err)...)
+	}
+	switch len(all) {
+	case 0:
+		return nil
+	case 1:
+		return all[0]
+	}
+	var messages, steps []string
+	for _, err := range all {
+		messages = append(messages, MessageOf(err))
+		if next := NextOf(err); next != "" {
+			steps = append(steps, strings.TrimPrefix(FieldOf(err)+": "+next, ": "))
+		}
+	}
+	return &Error{Code: CodeOf(all[0]), Message: strings.Join(messages, "; "), Field: FieldOf(all[0]), Next: strings.Join(steps, "; "), parts: all}
+}
+
+// Each is what Join made err of, and err itself if it is made of nothing else.
+func Each(err error) []error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := err.(*Error); ok && len(e.parts) > 0 { // not errors.As: what was wrapped around it says more than its parts
+		return e.parts
+	}
+	return []error{err}
 }
 
 // WithField returns a copy that names the input field at fault.

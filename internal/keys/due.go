@@ -31,7 +31,8 @@ func (v ActiveVersion) Times(e Effective, schedule func(t time.Time) time.Time) 
 	}
 	t := Times{began: v.Activated}
 	if period > 0 {
-		t.Due = v.Activated.Add(period)
+		// Keys of earlier releases may have a shorter one. They work as they did, and aren't rotated each time somebody looks.
+		t.Due = v.Activated.Add(max(period, MinCryptoperiod))
 	}
 	if schedule != nil && e.Schedule != "" && (v.ByPolicy || e.named["schedule"]) {
 		if next := schedule(v.Activated); !next.IsZero() && (t.Due.IsZero() || next.Before(t.Due)) {

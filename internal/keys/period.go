@@ -21,7 +21,12 @@ type Cryptoperiod struct {
 
 const (
 	day = 24 * time.Hour
-	// MinPeriod and MaxPeriod bound a cryptoperiod by age.
+	// MinCryptoperiod and MaxCryptoperiod bound how long a version protects, whoever says it: a policy, or who makes the key.
+	// Two years are the most for a symmetric data-encryption key in SP 800-57 part 1 section 5.3.6 table 1. An hour is what a
+	// rotation with its re-encryption wants to have time for; with less a server would fill the store with versions.
+	MinCryptoperiod = time.Hour
+	MaxCryptoperiod = 2 * 365 * day
+	// MinPeriod and MaxPeriod bound every duration that ParsePeriod reads.
 	MinPeriod = time.Second
 	MaxPeriod = 36500 * day
 	// maxCount is the largest counter that both databases hold.
@@ -30,11 +35,8 @@ const (
 
 // Validate checks the bounds.
 func (c Cryptoperiod) Validate() error {
-	if c.Period != 0 && (c.Period < MinPeriod || c.Period > MaxPeriod) {
-		return badPeriod("the period is not between one second and 36500 days")
-	}
-	if c.Period%time.Microsecond != 0 {
-		return badPeriod("the period is finer than a microsecond")
+	if err := checkLife(c.Period); err != nil {
+		return err
 	}
 	if c.MaxOperations > maxCount || c.MaxBytes > maxCount {
 		return fault.New(api.CodeInvalid, "a limit of use is larger than 2^63-1").WithField("maxOperations").
@@ -46,9 +48,42 @@ func (c Cryptoperiod) Validate() error {
 	return nil
 }
 
+// checkLife bounds a cryptoperiod by age; 0 is none.
+func checkLife(d time.Duration) error {
+	switch {
+	case d != 0 && (d < MinCryptoperiod || d > MaxCryptoperiod):
+		return badPeriod("the period is not between one hour and 730 days").
+			WithNext(`write it like "90d" or "12h", or "0" for rotation on demand only`)
+	case d%time.Microsecond != 0:
+		return badPeriod("the period is finer than a microsecond")
+	}
+	return nil
+}
+
+// ParseCryptoperiod is ParsePeriod for how long a version protects. One that is out of bounds is told those of a cryptoperiod.
+func ParseCryptoperiod(s string) (time.Duration, error) {
+	d, err := parseDuration(s)
+	if err == nil {
+		err = checkLife(d)
+	}
+	return d, err
+}
+
 // ParsePeriod reads a duration: whole days ("90d"), Go's form ("12h", "90m"), or both ("1d12h"). "" and "0" are 0, which
 // means no limit. Anything that isn't between one second and 36500 days is refused.
 func ParsePeriod(s string) (time.Duration, error) {
+	d, err := parseDuration(s)
+	if err == nil && d != 0 && (d < MinPeriod || d > MaxPeriod) {
+		err = badPeriod("the period is not between one second and 36500 days")
+	}
+	if err != nil {
+		return 0, err
+	}
+	return d, nil
+}
+
+// parseDuration reads the forms of ParsePeriod. What is longer than MaxPeriod may come out shorter, and still longer than that.
+func parseDuration(s string) (time.Duration, error) {
 	if s == "" || s == "0" {
 		return 0, nil
 	}
@@ -63,9 +98,6 @@ func ParsePeriod(s string) (time.Duration, error) {
 		}
 		total += min(d, MaxPeriod+1) // no overflow: both are at most about 100 years
 	}
-	if total < MinPeriod || total > MaxPeriod {
-		return 0, badPeriod("the period is not between one second and 36500 days")
-	}
 	return total, nil
 }
 
@@ -75,11 +107,11 @@ func cutDays(s string) (time.Duration, string, error) {
 	if !found {
 		return 0, s, nil
 	}
-	days, err := strconv.ParseUint(text, 10, 32)
-	if err != nil || days == 0 || days > uint64(MaxPeriod/day) || text[0] == '0' {
-		return 0, "", badPeriod("the period's days are not a whole number from 1 to 36500")
+	days, err := strconv.ParseUint(text, 10, 64)
+	if err != nil || days == 0 || text[0] == '0' {
+		return 0, "", badPeriod("the period's days are not a whole number from 1 on")
 	}
-	return time.Duration(days) * day, rest, nil
+	return time.Duration(min(days, uint64(MaxPeriod/day)+1)) * day, rest, nil
 }
 
 // FormatPeriod is the inverse of ParsePeriod: whole days as "90d", others in Go's form without empty tail ("36h"), and
@@ -101,6 +133,6 @@ func FormatPeriod(d time.Duration) string {
 	return s
 }
 
-func badPeriod(msg string) error {
-	return fault.New(api.CodeInvalid, msg).WithField("period").WithNext(`write it like "90d" or "12h", or "0" for no limit`)
+func badPeriod(msg string) *fault.Error {
+	return fault.New(api.CodeInvalid, msg).WithField("period").WithNext(`write it like "90d" or "12h", or "0" for none`)
 }

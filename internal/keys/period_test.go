@@ -21,10 +21,25 @@ func TestParsePeriod(t *testing.T) {
 	}
 	for _, text := range []string{
 		"90", "d", "0d", "-1d", "+1d", "1.5d", "90D", "90 d", " 90d", "90d ", "090d", "36501d", "99999999999d", "1d1d", "1w", "12h1d",
-		"-12h", "0s", "+12h", "1ns", "999ms", "2562047h", "36500d1s", "9223372036854775807ns1h", "９0d", "1d-1h", "1d0h", "forever",
+		"-12h", "0s", "99999999999999999999d", "+12h", "1ns", "999ms", "2562047h", "36500d1s", "9223372036854775807ns1h", "９0d", "1d-1h", "1d0h", "forever",
 	} {
 		if got, err := ParsePeriod(text); fault.CodeOf(err) != api.CodeInvalid || fault.FieldOf(err) != "period" {
 			t.Errorf("%q: accepted as %v (%v)", text, got, err)
+		}
+	}
+}
+
+// How long a version may protect has narrower bounds than a duration, and who is out of them is told those.
+func TestParseCryptoperiod(t *testing.T) {
+	for text, want := range map[string]time.Duration{"": 0, "0": 0, "1h": time.Hour, "90d": 90 * day, "730d": MaxCryptoperiod} {
+		if got, err := ParseCryptoperiod(text); err != nil || got != want {
+			t.Errorf("%q: %v, %v; want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"1s", "59m59s", "1ns", "730d1s", "36501d", "99999999999d", "2562047h"} {
+		_, err := ParseCryptoperiod(text)
+		if fault.CodeOf(err) != api.CodeInvalid || fault.FieldOf(err) != "period" || err.Error() != "the period is not between one hour and 730 days" {
+			t.Errorf("%q: %v", text, err)
 		}
 	}
 }
@@ -117,7 +132,7 @@ func TestClockFarBehindRefuses(t *testing.T) {
 }
 
 func TestCryptoperiodBounds(t *testing.T) {
-	for _, c := range []Cryptoperiod{{Period: -1}, {Period: 1}, {Period: time.Second + 1}, {Period: MaxPeriod + 1}, {Warn: 1}, {Period: day, Warn: 2 * day}, {Period: day, Warn: -1}} {
+	for _, c := range []Cryptoperiod{{Period: -1}, {Period: 1}, {Period: time.Hour + 1}, {Period: time.Hour - time.Second}, {Period: MaxCryptoperiod + time.Second}, {Period: MaxPeriod + 1}, {Warn: 1}, {Period: day, Warn: 2 * day}, {Period: day, Warn: -1}} {
 		if _, err := NewKey(testID, Spec{Name: "x", Cryptoperiod: c}, testNow); fault.CodeOf(err) != api.CodeInvalid {
 			t.Errorf("%+v: %v", c, err)
 		}

@@ -61,67 +61,58 @@ const (
 	OriginSet     Origin = "set"
 )
 
-// Limits of rules. The period's are in SP 800-57 part 1 section 5.3.6 table 1: a symmetric data-encryption key protects
-// for two years at most. An hour is what a rotation with its re-encryption wants to have time for.
+// Limits of rules beside those of the period, which are MinCryptoperiod and MaxCryptoperiod.
 const (
-	MinPolicyPeriod = time.Hour
-	MaxPolicyPeriod = 2 * 365 * day
-	MaxGrace        = 365 * day
-	MaxConcurrency  = 16
-	MaxBatchSize    = 10_000
-	MaxAttempts     = 20
+	MaxGrace       = 365 * day
+	MaxConcurrency = 16
+	MaxBatchSize   = 10_000
+	MaxAttempts    = 20
 )
 
-// Validate checks name, selector and bounds. That a schedule is a cron expression which comes true is for package jobs to
-// say.
+// Validate checks name, selector and bounds; its error names all that is wrong, see fault.Join. That a schedule is a cron
+// expression which comes true is for package jobs to say.
 func (p Policy) Validate() error {
-	if err := ValidateName(p.Name); err != nil {
-		return err
-	}
+	problems := []error{ValidateName(p.Name)}
 	if p.Key != "" {
 		if err := ValidateName(p.Key); err != nil {
-			return fault.Wrap("", err, "reading the policy's key").WithField("key")
+			problems = append(problems, fault.Wrap("", err, "reading the policy's key").WithField("key"))
 		}
 	}
 	if p.Purpose != "" {
-		if err := p.Purpose.Validate(); err != nil {
-			return err
-		}
+		problems = append(problems, p.Purpose.Validate())
 	}
 	if len(p.Environment) > 64 {
-		return badPolicy("environment", "the environment's name is longer than 64 bytes")
+		problems = append(problems, badPolicy("environment", "the environment's name is longer than 64 bytes"))
 	}
 	if strings.ContainsFunc(p.Environment, func(r rune) bool { return r < ' ' || r > '~' }) {
-		return badPolicy("environment", "the environment's name has a form that isn't accepted").WithNext("write it as keyturn.yaml has it: letters, digits and signs of ASCII")
+		problems = append(problems, badPolicy("environment", "the environment's name has a form that isn't accepted").
+			WithNext("write it as keyturn.yaml has it: letters, digits and signs of ASCII"))
 	}
-	return p.Rule.validate()
+	return fault.Join(append(problems, p.Rule.problems()...)...)
 }
 
-func (r Rule) validate() error {
-	switch {
-	case r.Period != nil && *r.Period != 0 && (*r.Period < MinPolicyPeriod || *r.Period > MaxPolicyPeriod):
-		return badPolicy("period", "the period is not between one hour and 730 days").
-			WithNext(`write it like "90d" or "12h", or "0" for rotation on demand only`)
-	case r.Period != nil && *r.Period%time.Microsecond != 0:
-		return badPolicy("period", "the period is finer than a microsecond")
-	case r.Grace != nil && (*r.Grace < 0 || *r.Grace > MaxGrace):
-		return badPolicy("grace", "the grace period is not between 0 and 365 days").WithNext(`write it like "7d" or "12h", or "0" for none`)
-	case r.Warn != nil && (*r.Warn < 0 || *r.Warn > MaxPolicyPeriod):
-		return badPolicy("warn", "the time to warn before is not between 0 and 730 days").WithNext(`write it like "7d" or "12h", or "0" for no warning`)
-	case r.Concurrency < 0 || r.Concurrency > MaxConcurrency:
-		return badPolicy("concurrency", "the concurrency is not between 1 and 16").WithNext("leave it out for the default")
-	case r.BatchSize < 0 || r.BatchSize > MaxBatchSize:
-		return badPolicy("batchSize", "the batch size is not between 1 and 10000").WithNext("leave it out for the default")
-	case r.Attempts < 0 || r.Attempts > MaxAttempts:
-		return badPolicy("attempts", "the number of attempts is not between 1 and 20").WithNext("leave it out for the default")
-	case r == (Rule{}):
-		return badPolicy("policy", "the policy says nothing").WithNext("give it a period, a schedule or another rule")
+func (r Rule) problems() (found []error) {
+	bad := func(is bool, field, msg, next string) {
+		if is {
+			found = append(found, badPolicy(field, msg).WithNext(next))
+		}
 	}
-	return nil
+	if r.Period != nil {
+		found = append(found, checkLife(*r.Period))
+	}
+	bad(r.Grace != nil && (*r.Grace < 0 || *r.Grace > MaxGrace), "grace",
+		"the grace period is not between 0 and 365 days", `write it like "7d" or "12h", or "0" for none`)
+	bad(r.Warn != nil && (*r.Warn < 0 || *r.Warn > MaxCryptoperiod), "warn",
+		"the time to warn before is not between 0 and 730 days", `write it like "7d" or "12h", or "0" for no warning`)
+	bad(r.Concurrency < 0 || r.Concurrency > MaxConcurrency, "concurrency", "the concurrency is not between 1 and 16", "leave it out for the default")
+	bad(r.BatchSize < 0 || r.BatchSize > MaxBatchSize, "batchSize", "the batch size is not between 1 and 10000", "leave it out for the default")
+	bad(r.Attempts < 0 || r.Attempts > MaxAttempts, "attempts", "the number of attempts is not between 1 and 20", "leave it out for the default")
+	bad(r == (Rule{}), "policy", "the policy says nothing", "give it a period, a schedule or another rule")
+	return found
 }
 
 func badPolicy(field, msg string) *fault.Error {
-	return fault.New(api.CodeInvalid, "setting a policy: "+msg).WithField(field)
+	return fault.New(api.CodeInvalid, msg).WithField(field)
 }
 
 // ShippedPolicies are those that a store comes with. Whoever wants others sets them.

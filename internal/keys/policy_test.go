@@ -82,7 +82,7 @@ func TestBadPolicies(t *testing.T) {
 		"environment ": {Name: "p", Environment: "prod\n\x1b[31m", Rule: Rule{Attempts: 1}},
 		"period":       {Name: "p", Rule: Rule{Period: ptr(time.Hour - 1)}},
 		"grace":        {Name: "p", Rule: Rule{Grace: ptr(-day)}},
-		"warn":         {Name: "p", Rule: Rule{Warn: ptr(MaxPolicyPeriod + 1)}},
+		"warn":         {Name: "p", Rule: Rule{Warn: ptr(MaxCryptoperiod + 1)}},
 		"concurrency":  {Name: "p", Rule: Rule{Concurrency: 17}},
 		"batchSize":    {Name: "p", Rule: Rule{BatchSize: -1}},
 		"attempts":     {Name: "p", Rule: Rule{Attempts: 21}},
@@ -92,12 +92,12 @@ func TestBadPolicies(t *testing.T) {
 			t.Errorf("a bad %s: %v (field %q)", field, err, fault.FieldOf(err))
 		}
 	}
-	for _, d := range []time.Duration{time.Hour, MaxPolicyPeriod, 0} {
+	for _, d := range []time.Duration{time.Hour, MaxCryptoperiod, 0} {
 		if err := (Policy{Name: "p", Rule: Rule{Period: &d}}).Validate(); err != nil {
 			t.Errorf("a period of %v: %v", d, err)
 		}
 	}
-	over := MaxPolicyPeriod + time.Microsecond
+	over := MaxCryptoperiod + time.Microsecond
 	err := Policy{Name: "p", Rule: Rule{Period: &over}}.Validate()
 	if err == nil || !strings.Contains(err.Error(), "one hour and 730 days") {
 		t.Errorf("a period beyond the limit: %v does not say the limit", err)

@@ -92,7 +92,7 @@ func specOf(in api.CreateKeyRequest) (keys.Spec, error) {
 		return spec, err
 	}
 	if in.Period != "" {
-		spec.Cryptoperiod.Period, err = keys.ParsePeriod(in.Period)
+		spec.Cryptoperiod.Period, err = keys.ParseCryptoperiod(in.Period)
 	}
 	return spec, err
 }

@@ -9,7 +9,10 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/gate"
 	"github.com/keyturn/keyturn/internal/jobs"
 	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/store"
@@ -45,8 +48,45 @@ func TestCreateRefusals(t *testing.T) {
 		_, err := h.svc.Create(t.Context(), owner(), in)
 		wants(t, err, api.CodeInvalid, field)
 	}
+	for _, period := range []string{"1s", "59m", "999ms", "731d", "800d", "40000d", "730d1s"} { // what a policy may not say, a key may not have
+		_, created := h.svc.Create(t.Context(), owner(), api.CreateKeyRequest{Name: "x", Period: period})
+		_, imported := h.svc.Import(t.Context(), owner(), "x", api.ImportKeyRequest{Material: []byte("0123456789abcdefghijklmnopqrstuv"), Version: 1, Period: period})
+		for _, err := range []error{created, imported} {
+			wants(t, err, api.CodeInvalid, "period")
+			if !strings.Contains(err.Error(), "not between one hour and 730 days") {
+				t.Errorf("%s: %v", period, err)
+			}
+		}
+	}
 	if all, err := h.svc.List(t.Context(), owner(), "", 0); err != nil || len(all.Keys) != 0 {
 		t.Errorf("refused creations left %v (%v)", all.Keys, err)
+	}
+}
+
+// A key of an earlier release may have a period that is refused now: it protects and opens, and isn't due more often than hourly.
+func TestKeysOfAPeriodThatIsRefusedNow(t *testing.T) {
+	h := newHouse(t, options{})
+	k, err := keys.NewKey(envelope.NewKeyID(), keys.Spec{Name: "old"}, h.time.Now())
+	h.must(err)
+	k.Cryptoperiod.Period = time.Second
+	moves, err := k.Rotate(h.time.Now(), "owner", "created", 0)
+	h.must(err)
+	intent := gate.Intent{Action: access.KeyCreate, Type: audit.KeyCreate, Verb: "created", Resource: keyResource(k.Name)}
+	_, err = h.svc.insert(t.Context(), owner(), intent, k, moves, func(next *keys.Key) error { return h.svc.ring.Fill(t.Context(), next, 1) })
+	h.must(err)
+	text := h.encrypt("old", "x", nil)
+	for range 2 {
+		h.clock.Add(time.Hour - time.Second)
+		if c, err := h.svc.Status(t.Context(), owner()); err != nil || len(c.Overdue) != 0 {
+			t.Errorf("%+v %v", c.Overdue, err)
+		}
+		h.clock.Add(2 * time.Second)
+		if c, err := h.svc.Status(t.Context(), owner()); err != nil || len(c.Overdue) != 1 {
+			t.Errorf("%+v %v", c.Overdue, err)
+		}
+		_, err := h.svc.Rotate(t.Context(), owner(), "old", api.RotateKeyRequest{})
+		h.must(err)
+		h.opens("old", text, "x", nil, 1)
 	}
 }
 

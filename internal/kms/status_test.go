@@ -36,7 +36,7 @@ func TestStatus(t *testing.T) {
 func TestCompliance(t *testing.T) {
 	h := newHouse(t, options{})
 	h.create(api.CreateKeyRequest{Name: "a", Period: "60d"})
-	h.create(api.CreateKeyRequest{Name: "b", Period: "6000d"})
+	h.create(api.CreateKeyRequest{Name: "b", Period: "600d"})
 	for _, c := range []struct {
 		wait time.Duration
 		want Compliance
