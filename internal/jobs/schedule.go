@@ -2,6 +2,9 @@ package jobs
 
 import (
 	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -90,9 +93,14 @@ type Cron struct {
 // maxCron is the longest expression in bytes.
 const maxCron = 128
 
+// cronFields are the fields of an expression, with what each takes.
+var cronFields = [5]struct{ name, takes string }{
+	{"minute", "0 to 59"}, {"hour", "0 to 23"}, {"day of month", "1 to 31"}, {"month", "1 to 12 or JAN to DEC"}, {"day of week", "0 to 7 or SUN to SAT, 0 and 7 for Sunday"},
+}
+
 // ParseCron reads an expression of five fields (minute, hour, day of month, month, day of week) or one of @hourly, @daily,
-// @midnight, @weekly, @monthly, @yearly and @annually. Errors are of code invalid: an expression that isn't one, a zone
-// that isn't known, and an expression that never comes true, such as the 31st of February.
+// @midnight, @weekly, @monthly, @yearly and @annually. Sunday is 0 and 7. Errors are of code invalid: an expression that isn't
+// one, a zone that isn't known, and an expression that never comes true, such as the 31st of February.
 func ParseCron(text, zone string) (Cron, error) {
 	if zone == "" {
 		zone = "UTC"
@@ -103,14 +111,11 @@ func ParseCron(text, zone string) (Cron, error) {
 			WithNext("name one such as Europe/Zurich or America/New_York, or leave it out for UTC")
 	}
 	fields := strings.Fields(text)
-	descriptor := len(fields) == 1 && strings.HasPrefix(text, "@") && !strings.HasPrefix(text, "@every")
-	if len(text) > maxCron || len(fields) != 5 && !descriptor || strings.ContainsAny(text, "=\n\r") {
-		return Cron{}, badCron("it has not five fields")
-	}
-	s, err := cron.ParseStandard(text)
+	s, err := parseFields(text, fields)
 	if err != nil {
-		return Cron{}, badCron("a field is not one of a cron expression")
+		return Cron{}, err
 	}
+	descriptor := len(fields) == 1
 	c := Cron{schedule: s, zone: loc, byWall: descriptor && text != "@hourly" || !descriptor && !strings.Contains(fields[1], "*")}
 	if c.Next(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
 		return Cron{}, badCron("it names a day that never comes")
@@ -118,7 +123,74 @@ func ParseCron(text, zone string) (Cron, error) {
 	return c, nil
 }
 
-func badCron(why string) error {
+// parseFields gives the library what it reads as everybody else does, and says what is wrong where it wouldn't.
+func parseFields(text string, fields []string) (cron.Schedule, error) {
+	switch {
+	case len(text) > maxCron:
+		return nil, badCron(fmt.Sprintf("it is longer than %d bytes", maxCron))
+	case strings.ContainsAny(text, "\n\r"):
+		return nil, badCron("it is not one line")
+	case len(fields) > 0 && (strings.HasPrefix(fields[0], "TZ=") || strings.HasPrefix(fields[0], "CRON_TZ=")):
+		return nil, badCron("a time zone inside of it is not supported").WithNext("name the zone beside it: --zone, or zone in keyturn.yaml")
+	case strings.HasPrefix(text, "@every"):
+		return nil, badCron("@every is not supported").WithNext(`write the times in five fields, such as "*/5 * * * *" for every five minutes`)
+	case strings.HasPrefix(text, "@"):
+		s, err := cron.ParseStandard(text)
+		if err != nil || len(fields) != 1 {
+			return nil, badCron("the word after @ is not known").
+				WithNext("take one of @hourly, @daily, @midnight, @weekly, @monthly, @yearly and @annually, or write five fields")
+		}
+		return s, nil
+	case len(fields) != len(cronFields):
+		return nil, badCron(fmt.Sprintf("it has not five fields but %d", len(fields)))
+	}
+	fields = slices.Clone(fields)
+	fields[4] = sevenAsSunday(fields[4])
+	var wrong []string
+	for i, f := range cronFields {
+		alone := []string{"*", "*", "*", "*", "*"}
+		alone[i] = fields[i]
+		if _, err := cron.ParseStandard(strings.Join(alone, " ")); err != nil {
+			wrong = append(wrong, "the "+f.name+" takes "+f.takes+", and *, ranges, lists and steps")
+		}
+	}
+	if wrong != nil {
+		return nil, badCron(strings.Join(wrong, "; "))
+	}
+	return cron.ParseStandard(strings.Join(fields, " "))
+}
+
+// sevenAsSunday writes days of the week without the 7, which the library doesn't know for Sunday. What it can't read is left for the
+// library to refuse.
+func sevenAsSunday(field string) string {
+	parts := strings.Split(field, ",")
+	for i, part := range parts {
+		days, step, stepped := strings.Cut(part, "/")
+		from, to, ranged := strings.Cut(days, "-")
+		if !ranged {
+			to = from
+		}
+		first := slices.Index([]string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}, strings.ToLower(from))
+		by, err := 1, error(nil)
+		if first < 0 {
+			first, err = strconv.Atoi(from)
+		}
+		if err == nil && stepped {
+			by, err = strconv.Atoi(step)
+		}
+		if to != "7" || err != nil || first < 0 || first > 7 || by < 1 {
+			continue
+		}
+		var list []string
+		for day := first; day <= 7; day += min(by, 7) {
+			list = append(list, strconv.Itoa(day%7))
+		}
+		parts[i] = strings.Join(list, ",")
+	}
+	return strings.Join(parts, ",")
+}
+
+func badCron(why string) *fault.Error {
 	return fault.New(api.CodeInvalid, "reading a cron expression: "+why).WithField("schedule").
 		WithNext(`write minute, hour, day of month, month, day of week, such as "0 2 * * *" for every day at two`)
 }

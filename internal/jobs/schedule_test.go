@@ -6,6 +6,7 @@ import (
 	"go/build"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 	_ "time/tzdata"
@@ -42,6 +43,49 @@ func TestBadCron(t *testing.T) {
 	}
 	for _, text := range []string{"0 0 1 * *", "0 2 * * *", "0 */4 * * *", "* * * * *", "0 0 29 2 *", "@monthly", "@hourly", "0 0 * * SUN", "30 1 1,15 * *"} {
 		mustCron(t, text, "")
+	}
+}
+
+// What is wrong is said so that it can be mended.
+func TestBadCronSaysWhatIsWrong(t *testing.T) {
+	for text, want := range map[string]struct{ says, next string }{
+		"60 * * * *":             {"the minute takes 0 to 59", "write minute, hour"},
+		"* 24 * * *":             {"the hour takes 0 to 23", ""},
+		"* * 0 * *":              {"the day of month takes 1 to 31", ""},
+		"* * * 13 *":             {"the month takes 1 to 12 or JAN to DEC", ""},
+		"0 0 * * 8":              {"the day of week takes 0 to 7 or SUN to SAT", ""},
+		"0 0 * * 7/x":            {"the day of week takes", ""},
+		"0 0 * * 7-3":            {"the day of week takes", ""},
+		"61 25 * * *":            {"the minute takes 0 to 59, and *, ranges, lists and steps; the hour takes 0 to 23", ""},
+		"* * * *":                {"it has not five fields but 4", ""},
+		"@every 5m":              {"@every is not supported", "*/5 * * * *"},
+		"@reboot":                {"the word after @ is not known", "@daily"},
+		"TZ=UTC 0 0 * * *":       {"a time zone inside of it is not supported", "--zone"},
+		" CRON_TZ=UTC 0 0 * * *": {"a time zone inside of it is not supported", "--zone"},
+		"0 0 31 2 *":             {"a day that never comes", ""},
+	} {
+		_, err := ParseCron(text, "")
+		if err == nil || !strings.Contains(err.Error(), want.says) || !strings.Contains(fault.NextOf(err), want.next) {
+			t.Errorf("%q: %v; %s", text, err, fault.NextOf(err))
+		}
+	}
+}
+
+// Sunday is 0 and 7, as in every other cron.
+func TestSundayIsSeven(t *testing.T) {
+	for text, same := range map[string]string{
+		"0 0 * * 7": "0 0 * * 0", "0 0 * * 5-7": "0 0 * * 0,5,6", "0 0 * * 0-7": "0 0 * * *", "0 0 * * 1-7/2": "0 0 * * 0,1,3,5", "0 0 * * 3,7": "0 0 * * 0,3",
+		"0 0 * * 7-7": "0 0 * * 0", "0 0 * * 7/2": "0 0 * * 0", "0 0 * * Sat-7": "0 0 * * 0,6", "0 0 * * 6-7/9223372036854775807": "0 0 * * 6", "0 0 13 * 7": "0 0 13 * 0",
+	} {
+		a, b := mustCron(t, text, "Europe/Zurich"), mustCron(t, same, "Europe/Zurich")
+		at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+		for range 60 {
+			if next := a.Next(at); !next.Equal(b.Next(at)) {
+				t.Errorf("%q after %v: %v, and %q: %v", text, at, next, same, b.Next(at))
+				break
+			}
+			at = b.Next(at)
+		}
 	}
 }
 
