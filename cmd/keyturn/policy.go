@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/fault"
 )
 
 func policyCommand(a *app) *cobra.Command {
@@ -86,10 +89,8 @@ warning. To unset a part, or a selector, take the policy away and set it anew: '
   keyturn policy set legacy --key legacy --period 0`,
 		Args: args("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			for name, n := range map[string]int{"concurrency": in.Concurrency, "batch-size": in.BatchSize, "attempts": in.Attempts} {
-				if n == 0 && cmd.Flags().Changed(name) { // the API takes a zero for nothing said
-					return usage(name, "policy set: --%s is at least 1", name).WithNext("leave it away to keep what is said already")
-				}
+			if err := saidNothing(cmd.LocalFlags()); err != nil {
+				return err
 			}
 			return a.with(cmd.Context(), func(s *store) error {
 				p, err := s.SetPolicy(cmd.Context(), args[0], in)
@@ -117,6 +118,32 @@ warning. To unset a part, or a selector, take the policy away and set it anew: '
 	f.IntVar(&in.Attempts, "attempts", 0, "how `often` a rotation or a batch is tried, 1 to 20")
 	f.StringVar(&in.Warn, "warn", "", "how `long` before its end a version is due soon")
 	return cmd
+}
+
+// saidNothing refuses flags whose value the API takes for nothing said, since whoever writes one wants something changed.
+func saidNothing(flags *pflag.FlagSet) error {
+	var problems []error
+	flags.VisitAll(func(f *pflag.Flag) {
+		if !f.Changed {
+			return
+		}
+		err := usage(f.Name, "policy set: --%s is at least 1", f.Name).WithNext("leave it away to keep what is said already")
+		switch f.Value.String() {
+		case "0":
+			if f.Value.Type() != "int" {
+				return
+			}
+		case "":
+			next := map[string]string{"schedule": "say none to take a schedule away", "period": "say 0 for rotation on demand only",
+				"grace": "say 0 for none", "warn": "say 0 for no warning"}[f.Name]
+			err = usage(f.Name, "policy set: --%s is empty", f.Name).
+				WithNext(cmp.Or(next, "leave it away to keep what is said already; to unset it, take the policy away and set it anew: keyturn policy remove NAME"))
+		default:
+			return
+		}
+		problems = append(problems, err)
+	})
+	return fault.Join(problems...)
 }
 
 func policyShow(a *app) *cobra.Command {

@@ -121,3 +121,27 @@ func TestFieldAndNextComeFromTheOutermostThatHasOne(t *testing.T) {
 		t.Error("a field or next step out of nothing")
 	}
 }
+
+// Several problems of one request are one error, which names all of them and what to do about each.
+func TestJoin(t *testing.T) {
+	a := fault.New(api.CodeInvalid, "a is bad").WithField("a").WithNext("mend a")
+	b := fault.New(api.CodeConflict, "b is bad").WithField("b")
+	c := fault.Wrap("", fault.New(api.CodeInvalid, "it is bad").WithNext("mend it"), "reading c").WithField("c")
+	if fault.Join() != nil || fault.Join(nil, nil) != nil || fault.Each(nil) != nil {
+		t.Error("an error of nothing")
+	}
+	if err := fault.Join(nil, a); err != error(a) || len(fault.Each(err)) != 1 {
+		t.Errorf("one alone became %v", err)
+	}
+	err := fault.Join(nil, fault.Join(a, b), c)
+	if n := len(fault.Each(err)); n != 3 {
+		t.Errorf("%d parts", n)
+	}
+	err = fault.Wrap("", err, "setting")
+	if got, want := fault.MessageOf(err), "setting: a is bad; b is bad; reading c: it is bad"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if fault.CodeOf(err) != api.CodeInvalid || fault.FieldOf(err) != "a" || fault.NextOf(err) != "a: mend a; c: mend it" {
+		t.Errorf("%q %q", fault.FieldOf(err), fault.NextOf(err))
+	}
+}

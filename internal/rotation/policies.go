@@ -107,7 +107,8 @@ func effectiveView(k *keys.Key, rules *kms.Rules) api.EffectivePolicy {
 func (s *Service) SetPolicy(ctx context.Context, c *access.Caller, name string, in api.SetPolicyRequest) (api.Policy, error) {
 	said, err := ruleOf(in)
 	if err != nil {
-		return api.Policy{}, err
+		_, err = Configured(name, in) // with what else is wrong with it
+		return api.Policy{}, fault.Wrap("", err, "setting a policy")
 	}
 	if err := keys.ValidateName(name); err != nil {
 		return api.Policy{}, err
@@ -139,7 +140,7 @@ func (s *Service) SetPolicy(ctx context.Context, c *access.Caller, name string, 
 		merge(&p, in, said)
 		ev.Details.Key, ev.Details.Purpose = p.Key, string(p.Purpose)
 		if err := check(p); err != nil {
-			return err
+			return fault.Wrap("", err, "setting a policy")
 		}
 		if err := governs(c, &p); err != nil {
 			return err
@@ -298,51 +299,57 @@ func governs(c *access.Caller, p *keys.Policy) error {
 		WithNext("name a key of your scope, or have somebody do it whose scope has all of them")
 }
 
-// check says what is wrong with a policy, its schedule included.
+// check says what is wrong with a policy, its schedule included: all of it, see fault.Join.
 func check(p keys.Policy) error {
-	if err := p.Validate(); err != nil {
-		return err
+	problems := []error{p.Validate()}
+	if s := p.Rule.Schedule; s != nil && *s != "" {
+		_, err := jobs.ParseCron(*s, "")
+		problems = append(problems, err)
 	}
-	if p.Rule.Schedule == nil || *p.Rule.Schedule == "" {
-		if p.Rule.Zone == "" {
-			return nil
-		}
+	if p.Rule.Zone != "" {
 		_, err := jobs.ParseCron("@daily", p.Rule.Zone)
-		return err
+		problems = append(problems, err)
 	}
-	_, err := jobs.ParseCron(*p.Rule.Schedule, p.Rule.Zone)
-	return err
+	return fault.Join(problems...)
 }
 
-// Configured is a policy of a configuration, held to the same rules as one that is set.
+// Configured is a policy of a configuration, held to the same rules as one that is set. Its error names all that is wrong.
 func Configured(name string, in api.SetPolicyRequest) (keys.Policy, error) {
-	said, err := ruleOf(in)
-	if err != nil {
-		return keys.Policy{}, err
-	}
+	said, problems := ruleOf(in)
 	p := keys.Policy{Name: name, Origin: keys.OriginConfig}
 	merge(&p, in, said)
-	return p, check(p)
+	for _, err := range fault.Each(check(p)) {
+		if problems == nil || p.Rule != (keys.Rule{}) || fault.FieldOf(err) != "policy" { // it says something that can't be read
+			problems = fault.Join(problems, err)
+		}
+	}
+	return p, problems
 }
 
 // noSchedule is how a request says that there is to be none.
 const noSchedule = "none"
 
-// ruleOf reads a request's rule.
+// ruleOf reads a request's rule, as much of it as can be read.
 func ruleOf(in api.SetPolicyRequest) (keys.Rule, error) {
+	var problems error
 	r := keys.Rule{Zone: in.Zone, Concurrency: in.Concurrency, BatchSize: in.BatchSize, Attempts: in.Attempts}
 	for _, span := range []struct {
 		field, text string
+		read        func(string) (time.Duration, error)
 		to          **time.Duration
-	}{{"period", in.Period, &r.Period}, {"grace", in.Grace, &r.Grace}, {"warn", in.Warn, &r.Warn}} {
+	}{{"period", in.Period, keys.ParseCryptoperiod, &r.Period}, {"grace", in.Grace, keys.ParsePeriod, &r.Grace}, {"warn", in.Warn, keys.ParsePeriod, &r.Warn}} {
 		if span.text == "" {
 			continue
 		}
-		d, err := keys.ParsePeriod(span.text)
-		if err != nil {
-			return r, fault.Wrap("", err, "setting a policy").WithField(span.field)
+		d, err := span.read(span.text)
+		switch {
+		case err == nil:
+			*span.to = &d
+		case span.field == "period":
+			problems = fault.Join(problems, err)
+		default: // it speaks of a period, too
+			problems = fault.Join(problems, fault.Wrap("", err, "reading "+span.field).WithField(span.field))
 		}
-		*span.to = &d
 	}
 	switch in.Schedule {
 	case "":
@@ -358,9 +365,9 @@ func ruleOf(in api.SetPolicyRequest) (keys.Rule, error) {
 		yes := in.Reencrypt == "yes"
 		r.Reencrypt = &yes
 	default:
-		return r, fault.New(api.CodeInvalid, "setting a policy: whether to re-encrypt is neither yes nor no").WithField("reencrypt").WithNext("say yes or no")
+		problems = fault.Join(problems, fault.New(api.CodeInvalid, "whether to re-encrypt is neither yes nor no").WithField("reencrypt").WithNext("say yes or no"))
 	}
-	return r, nil
+	return r, problems
 }
 
 // merge changes what the request names and leaves the rest.

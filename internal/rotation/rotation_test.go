@@ -464,6 +464,12 @@ func TestPoliciesAreChecked(t *testing.T) {
 			t.Errorf("%+v: field %q, want %q", in, got, field)
 		}
 	}
+	_, err := h.SetPolicy(t.Context(), "p", api.SetPolicyRequest{Period: "forever", Grace: "400d", Zone: "Nowhere", Schedule: "0 0 31 2 *", Purpose: "UPPER", Attempts: 21})
+	for _, want := range []string{"not a duration", "0 and 365 days", "zone is not known", "never comes", "purpose", "between 1 and 20"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v lacks %q", err, want)
+		}
+	}
 	set := func(name string, in api.SetPolicyRequest) error {
 		_, err := h.SetPolicy(t.Context(), name, in)
 		return err

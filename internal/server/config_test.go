@@ -121,10 +121,20 @@ func TestConfigRefuses(t *testing.T) {
 		"number":                {yaml: minimal + "jobs:\n  concurrency: CANARY\n", want: []string{"`jobs.concurrency` must be a whole number"}},
 		"number, too large":     {yaml: minimal + "jobs:\n  concurrency: 1000\n", want: []string{"`jobs.concurrency`", "at most 100"}},
 		"text":                  {yaml: minimal + "environment: [CANARY]\n", want: []string{"`environment` must be text"}},
+		"cron":                  {yaml: minimal + "rotation:\n  check: \"0 25 * * *\"\n", want: []string{"`rotation.check` must be a cron expression", "the hour takes 0 to 23"}},
 		"unknown variable":      {yaml: minimal, environ: []string{"KEYTURN_LISTNE=CANARY"}, want: []string{"environment variable KEYTURN_LISTNE"}},
 		"unknown flag":          {yaml: minimal, set: map[string]any{"listne": "CANARY"}, want: []string{"flag listne"}},
 		"all at once": {yaml: "foo: CANARY\nbar: CANARY\njobs:\n  concurrency: many\n", environ: []string{"KEYTURN_QUUX=CANARY"},
 			want: []string{"several problems", "`foo`", "`bar`", "`jobs.concurrency`", "KEYTURN_QUUX"}},
+		"all at once, with policies": {
+			yaml: minimal + "policies:\n  clinic: {schedule: \"0 0 31 2 *\"}\n  two: {period: 10m}\n  three: CANARY\n  four: {period: CANARY, grace: 400d, warn: 731d, concurrency: 17,\n" +
+				"    batchSize: many, attempts: 0, reencrypt: perhaps, schedule: \"\", zone: Mars/CANARY, periode: 1d}\n" +
+				"rotation:\n  check: CANARY\n  zone: Mars/CANARY\njobs:\n  concurrency: 0\n",
+			want: []string{"several problems", `"clinic" can't be used: schedule: `, `"two" can't be used: period: the period is not between`, `"three" must be a mapping`,
+				`"four" can't be used: period: `, `"four" can't be used: grace: `, `"four" can't be used: warn: `, `"four" can't be used: concurrency: `,
+				`"four" has as batchSize no whole number`, `"four" has as attempts no whole number from 1 on`, `"four" can't be used: reencrypt: `, `"four" has an empty schedule: write none`, `"four" can't be used: zone: `, `"periode", which`,
+				"`rotation.check`", "`rotation.zone`", "`jobs.concurrency` must be at least 1"},
+		},
 	} {
 		_, err := LoadConfig(write(t, c.yaml), c.environ, c.set)
 		if fault.CodeOf(err) != api.CodeInvalid {

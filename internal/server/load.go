@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/jobs"
 )
 
 // envPrefix begins the name of every environment variable that sets a key.
@@ -36,7 +38,7 @@ var otherEnv = []string{
 func LoadConfig(dir string, environ []string, set map[string]any) (Config, error) {
 	var cfg Config
 	all := settingsOf(&cfg)
-	l := loader{settings: all, known: map[string]setting{}, merged: koanf.New(".")}
+	l := loader{settings: all, known: map[string]setting{}, merged: koanf.New("."), unread: map[string]bool{}}
 	for _, s := range all {
 		l.known[s.path] = s
 	}
@@ -46,9 +48,7 @@ func LoadConfig(dir string, environ []string, set map[string]any) (Config, error
 	l.environment(environ, flags)
 	l.layer(set, "flag ")
 	l.assign()
-	if len(l.problems) == 0 {
-		l.validate(&cfg)
-	}
+	l.validate(&cfg)
 	return cfg, l.err()
 }
 
@@ -58,6 +58,7 @@ type loader struct {
 	known    map[string]setting
 	merged   *koanf.Koanf
 	problems []string
+	unread   map[string]bool // settings, by path, that are not what was written and that no rule should judge; "" for the whole file
 }
 
 func (l *loader) problem(where, what string) { l.problems = append(l.problems, where+": "+what) }
@@ -72,6 +73,7 @@ func (l *loader) file(path string) {
 		return
 	case err != nil:
 		l.problem(ConfigFile, "it can't be read: "+fault.Wrap("", err, "reading it").Error())
+		l.unread[""] = true
 		return
 	}
 	values, err := yaml.Parser().Unmarshal(text)
@@ -81,6 +83,7 @@ func (l *loader) file(path string) {
 			where += " " + m
 		}
 		l.problem(where, "it isn't well-formed YAML, or a key appears twice")
+		l.unread[""] = true
 		return
 	}
 	k := koanf.New(".")
@@ -157,20 +160,40 @@ func (l *loader) assign() {
 			raw = s.def
 		}
 		if err := s.set(raw); err != nil {
-			l.problems = append(l.problems, "`"+s.path+"` "+err.Error())
+			l.unread[s.path] = true
+			for _, one := range eachOf(err) {
+				l.problems = append(l.problems, "`"+s.path+"` "+one.Error())
+			}
 		}
 	}
 }
 
-// validate applies the rules of the tags.
+// eachOf are the errors that errors.Join made one of.
+func eachOf(err error) []error {
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}
+
+// validate applies the rules of the tags to what could be read.
 func (l *loader) validate(cfg *Config) {
 	var broken validator.ValidationErrors
-	if err := newValidator().Struct(cfg); err == nil || !errors.As(err, &broken) {
+	if err := newValidator().Struct(cfg); err == nil || !errors.As(err, &broken) || l.unread[""] {
 		return
 	}
 	for _, e := range broken {
 		_, path, _ := strings.Cut(e.Namespace(), ".")
-		l.problems = append(l.problems, "`"+path+"` "+ruleText(e.Tag(), e.Param(), e.Kind()))
+		if setting, _, _ := strings.Cut(path, "["); l.unread[setting] {
+			continue
+		}
+		text := ruleText(e.Tag(), e.Param(), e.Kind())
+		if e.Tag() == "cron" {
+			_, err := jobs.ParseCron(fmt.Sprint(e.Value()), "")
+			text += ": " + fault.MessageOf(err)
+		}
+		l.problems = append(l.problems, "`"+path+"` "+text)
 	}
 }
 

@@ -1,7 +1,9 @@
 package server
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -17,7 +19,7 @@ type Policies []keys.Policy
 // policiesKey is their key in keyturn.yaml.
 const policiesKey = "policies"
 
-// policiesOf reads a mapping from names to mappings. Its errors name the policy and the member, never a value.
+// policiesOf reads a mapping from names to mappings. Its errors, all that there are, name the policy and the member, never a value.
 func policiesOf(raw any) (Policies, error) {
 	if raw == nil || raw == "" {
 		return nil, nil
@@ -32,21 +34,32 @@ func policiesOf(raw any) (Policies, error) {
 	}
 	slices.Sort(names)
 	var out Policies
+	var problems []error
 	for _, name := range names {
-		in, err := policyRequest(named[name])
-		if err != nil {
-			return nil, formError("of the name " + strconv.QuoteToASCII(name) + " " + err.Error())
+		bad := func(why string) {
+			problems = append(problems, formError("of the name "+strconv.QuoteToASCII(name)+" "+why))
+		}
+		members, ok := named[name].(map[string]any)
+		if !ok {
+			bad("must be a mapping")
+			continue
+		}
+		in, unread := policyRequest(members)
+		for _, why := range unread {
+			bad(why)
 		}
 		p, err := rotation.Configured(name, in)
-		if err != nil {
-			return nil, formError("of the name " + strconv.QuoteToASCII(name) + " can't be used: " + fault.FieldOf(err) + ": " + fault.MessageOf(err))
+		for _, err := range fault.Each(err) {
+			if len(unread) == 0 || fault.FieldOf(err) != "policy" { // else it says something, and that can't be read
+				bad("can't be used: " + fault.FieldOf(err) + ": " + fault.MessageOf(err))
+			}
 		}
 		if err := alone(p, append(out, keys.ShippedPolicies()...)); err != nil {
-			return nil, formError("of the name " + strconv.QuoteToASCII(name) + " " + err.Error())
+			bad(err.Error())
 		}
 		out = append(out, p)
 	}
-	return out, nil
+	return out, errors.Join(problems...)
 }
 
 // alone holds a policy to what `policy set` holds one to: a name of its own, and keys that no other policy of the configuration
@@ -63,33 +76,35 @@ func alone(p keys.Policy, others []keys.Policy) error {
 	return nil
 }
 
-// policyRequest reads the members of one policy.
-func policyRequest(raw any) (in api.SetPolicyRequest, err error) {
-	members, ok := raw.(map[string]any)
-	if !ok {
-		return in, formError("must be a mapping")
-	}
+// policyRequest reads the members of one policy, and says what of them it could not read.
+func policyRequest(members map[string]any) (in api.SetPolicyRequest, problems []string) {
 	texts := map[string]*string{"key": &in.Key, "purpose": &in.Purpose, "environment": &in.Environment, "period": &in.Period, "schedule": &in.Schedule,
 		"zone": &in.Zone, "grace": &in.Grace, "warn": &in.Warn}
 	numbers := map[string]*int{"concurrency": &in.Concurrency, "batchSize": &in.BatchSize, "attempts": &in.Attempts}
-	for member, value := range members {
-		if to := texts[member]; to != nil {
-			*to = fmt.Sprint(value)
-			continue
-		}
-		if to := numbers[member]; to != nil {
-			if *to, err = strconv.Atoi(fmt.Sprint(value)); err != nil {
-				return in, formError("has a " + member + " that is not a whole number")
+	for _, member := range slices.Sorted(maps.Keys(members)) {
+		text := fmt.Sprint(members[member])
+		switch {
+		case texts[member] != nil && text == "": // nothing said, to who asks for a policy; here somebody wrote it down
+			problems = append(problems, "has an empty "+member+emptyNext[member])
+		case texts[member] != nil:
+			*texts[member] = text
+		case numbers[member] != nil:
+			n, err := strconv.Atoi(text)
+			if err != nil || n == 0 {
+				problems = append(problems, "has as "+member+" no whole number from 1 on")
+				continue
 			}
-			continue
-		}
-		if member != "reencrypt" {
-			return in, formError("has a member " + strconv.QuoteToASCII(member) + ", which no policy has")
-		}
-		in.Reencrypt = map[string]string{"true": "yes", "false": "no"}[fmt.Sprint(value)]
-		if in.Reencrypt == "" {
-			in.Reencrypt = fmt.Sprint(value)
+			*numbers[member] = n
+		case member == "reencrypt":
+			if in.Reencrypt = map[string]string{"true": "yes", "false": "no"}[text]; in.Reencrypt == "" {
+				in.Reencrypt = text
+			}
+		default:
+			problems = append(problems, "has a member "+strconv.QuoteToASCII(member)+", which no policy has")
 		}
 	}
-	return in, nil
+	return in, problems
 }
+
+// emptyNext says what to write where somebody wants none of something.
+var emptyNext = map[string]string{"schedule": `: write none to take a schedule away`, "period": `: write 0 for rotation on demand only`}
