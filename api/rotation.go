@@ -12,7 +12,7 @@ type PolicyRule struct {
 	Concurrency int    `json:"concurrency,omitempty"` // re-encryptions after rotations that run at once, 1 to 16
 	BatchSize   int    `json:"batchSize,omitempty"`   // rows a page of theirs, 1 to 10,000
 	Attempts    int    `json:"attempts,omitempty"`    // chunks or rotations that may fail in a row, 1 to 20
-	Warn        string `json:"warn,omitempty"`        // how long before its end a version is due soon
+	Warn        string `json:"warn,omitempty"`        // how long before its end a version is due soon; shorter than Period
 }
 
 // Policy says how the keys that Key, Purpose and Environment select are rotated. Of several that select a key each member

@@ -116,7 +116,7 @@ warning. To unset a part, or a selector, take the policy away and set it anew: '
 	f.IntVar(&in.Concurrency, "concurrency", 0, "how `many` such re-encryptions run at once, 1 to 16")
 	f.IntVar(&in.BatchSize, "batch-size", 0, "how many `rows` they read at once, 1 to 10000")
 	f.IntVar(&in.Attempts, "attempts", 0, "how `often` a rotation or a batch is tried, 1 to 20")
-	f.StringVar(&in.Warn, "warn", "", "how `long` before its end a version is due soon")
+	f.StringVar(&in.Warn, "warn", "", "how `long` before its end a version is due soon, shorter than the period (shipped: 7d, or the last sixth of a life of less than 14d)")
 	return cmd
 }
 

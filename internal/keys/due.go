@@ -47,8 +47,9 @@ func (v ActiveVersion) Times(e Effective, schedule func(t time.Time) time.Time) 
 		return t
 	}
 	t.Warn = t.Due.Add(-e.Warn)
-	// A warning that would cover most of a short life says nothing: then the last sixth of it is what is meant.
-	if life := t.Due.Sub(v.Activated); t.Due.Sub(t.Warn) > life/2 {
+	// The shipped warning can't know how short lives are made: where it would cover most of one, the last sixth is what is
+	// meant. What a person says is obeyed.
+	if life := t.Due.Sub(v.Activated); e.shipped["warn"] && e.Warn > life/2 {
 		t.Warn = t.Due.Add(-life / 6)
 	}
 	return t

@@ -47,7 +47,7 @@ type Rule struct {
 	Concurrency int `json:"concurrency,omitempty"`
 	BatchSize   int `json:"batchSize,omitempty"`
 	Attempts    int `json:"attempts,omitempty"`
-	// Warn is how long before its end a version is called due soon.
+	// Warn is how long before its end a version is called due soon. Only the shipped one gives way to short lives, see Times.
 	Warn *time.Duration `json:"warn,omitempty"`
 }
 
@@ -104,6 +104,8 @@ func (r Rule) problems() (found []error) {
 		"the grace period is not between 0 and 365 days", `write it like "7d" or "12h", or "0" for none`)
 	bad(r.Warn != nil && (*r.Warn < 0 || *r.Warn > MaxCryptoperiod), "warn",
 		"the time to warn before is not between 0 and 730 days", `write it like "7d" or "12h", or "0" for no warning`)
+	bad(r.Warn != nil && r.Period != nil && *r.Period > 0 && *r.Warn >= *r.Period, "warn",
+		"the time to warn before is not shorter than the period", "give one at which a new version isn't due soon yet, or leave it out for the default")
 	bad(r.Concurrency < 0 || r.Concurrency > MaxConcurrency, "concurrency", "the concurrency is not between 1 and 16", "leave it out for the default")
 	bad(r.BatchSize < 0 || r.BatchSize > MaxBatchSize, "batchSize", "the batch size is not between 1 and 10000", "leave it out for the default")
 	bad(r.Attempts < 0 || r.Attempts > MaxAttempts, "attempts", "the number of attempts is not between 1 and 20", "leave it out for the default")

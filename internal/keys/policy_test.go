@@ -83,6 +83,7 @@ func TestBadPolicies(t *testing.T) {
 		"period":       {Name: "p", Rule: Rule{Period: ptr(time.Hour - 1)}},
 		"grace":        {Name: "p", Rule: Rule{Grace: ptr(-day)}},
 		"warn":         {Name: "p", Rule: Rule{Warn: ptr(MaxCryptoperiod + 1)}},
+		"warn ":        {Name: "p", Rule: Rule{Period: ptr(day), Warn: ptr(day)}},
 		"concurrency":  {Name: "p", Rule: Rule{Concurrency: 17}},
 		"batchSize":    {Name: "p", Rule: Rule{BatchSize: -1}},
 		"attempts":     {Name: "p", Rule: Rule{Attempts: 21}},
@@ -132,6 +133,10 @@ func TestWhoDecidesWhenAKeyIsDue(t *testing.T) {
 	short := byPolicy.Times(rule("k", Rule{Period: ptr(6 * time.Hour), Schedule: ptr("")}), nil)
 	if want := start.Add(5 * time.Hour); !short.Warn.Equal(want) {
 		t.Errorf("a warning of seven days for a life of six hours: from %v, want %v", short.Warn, want)
+	}
+	said := byPolicy.Times(rule("k", Rule{Period: ptr(time.Hour), Schedule: ptr(""), Warn: ptr(55 * time.Minute)}), nil)
+	if want := start.Add(5 * time.Minute); !said.Warn.Equal(want) {
+		t.Errorf("a warning of 55 minutes for a life of an hour, that somebody said: from %v, want %v", said.Warn, want)
 	}
 }
 

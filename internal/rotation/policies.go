@@ -84,6 +84,9 @@ func effectiveView(k *keys.Key, rules *kms.Rules) api.EffectivePolicy {
 	for field, policy := range e.From {
 		out.From[field] = policy
 	}
+	if t := rules.Times(k); !t.Due.IsZero() {
+		out.Warn = formatSpan(t.Due.Sub(t.Warn).Round(time.Second)) // the shipped one gives way to a short life
+	}
 	if g := e.GraceOf(k); g != e.Grace {
 		out.Grace, out.From["grace"] = formatSpan(g), "key"
 	}
@@ -173,10 +176,13 @@ func (s *Service) warnings(ctx context.Context, c *access.Caller, p keys.Policy)
 		out = append(out, "it holds on nodes of environment "+p.Environment+", and this one is of "+rules.Environment())
 	}
 	plans := p.Rule.Period != nil || p.Rule.Schedule != nil && *p.Rule.Schedule != ""
-	selected, own := 0, []string(nil)
+	selected, own, always := 0, []string(nil), []string(nil)
 	look := func(v *keys.ActiveVersion) error {
 		if !p.Selects(v.Key, v.Purpose, p.Environment) {
 			return nil
+		}
+		if t, e := rules.TimesOf(v); !t.Due.IsZero() && !t.Warn.After(v.Activated) && (e.From["warn"] == p.Name || e.From["period"] == p.Name || e.From["schedule"] == p.Name) {
+			always = append(always, v.Key)
 		}
 		if selected++; plans && p.Key == "" && !v.ByPolicy && !rules.Of(v.Key, v.Purpose).Named("period") {
 			own = append(own, v.Key)
@@ -184,7 +190,7 @@ func (s *Service) warnings(ctx context.Context, c *access.Caller, p keys.Policy)
 		return nil
 	}
 	err = s.cfg.Store.View(ctx, func(tx store.Tx) error {
-		selected, own = 0, nil
+		selected, own, always = 0, nil, nil
 		inactive, err := tx.InactiveKeys(ctx, true)
 		if err != nil {
 			return err
@@ -207,6 +213,11 @@ func (s *Service) warnings(ctx context.Context, c *access.Caller, p keys.Policy)
 		slices.Sort(own)
 		out = append(out, "its period and schedule don't hold for keys that were made with a period of their own: "+s.namesFor(c, own)+
 			"; a policy that names such a key (--key) goes before it")
+	}
+	if len(always) > 0 {
+		slices.Sort(always)
+		out = append(out, "the time to warn before is longer than the whole life of the active version, which is due soon from its begin: "+s.namesFor(c, always)+
+			"; say a shorter one: --warn")
 	}
 	return out, nil
 }

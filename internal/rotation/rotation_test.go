@@ -478,7 +478,7 @@ func TestPoliciesAreChecked(t *testing.T) {
 	h.must(set("p", api.SetPolicyRequest{Schedule: "0 5 * * *", Zone: "Europe/Zurich"}))
 	e, err := h.EffectivePolicy(t.Context(), "k")
 	h.must(err)
-	if e.Period != "1d" || e.Schedule != "0 5 * * *" || e.From["period"] != "p" || e.From["warn"] != "default" || e.Warn != "7d" {
+	if e.Period != "1d" || e.Schedule != "0 5 * * *" || e.From["period"] != "p" || e.From["warn"] != "default" {
 		t.Errorf("%+v", e)
 	}
 	if err := set("q", api.SetPolicyRequest{Key: "k", Attempts: 1}); keyturn.CodeOf(err) != api.CodeConflict {
@@ -571,6 +571,8 @@ func TestSettingAPolicyWarns(t *testing.T) {
 		{api.SetPolicyRequest{Purpose: "phi", Attempts: 2}, ""},
 		{api.SetPolicyRequest{Key: "own", Schedule: "0 5 * * *", Period: "30d"}, ""},
 		{api.SetPolicyRequest{Key: "nokey", Period: "30d"}, "there is no key nokey"},
+		{api.SetPolicyRequest{Purpose: "phi", Warn: "90d"}, "due soon from its begin: own, plain;"},
+		{api.SetPolicyRequest{Purpose: "phi", Warn: "1h"}, ""},
 		{api.SetPolicyRequest{Purpose: "nopurpose", Period: "30d"}, "there is no key of purpose nopurpose"},
 		{api.SetPolicyRequest{Environment: "staging", Purpose: "phi", Warn: "1d"}, "nodes of environment staging, and this one is of production"},
 	} {
@@ -580,6 +582,38 @@ func TestSettingAPolicyWarns(t *testing.T) {
 			t.Errorf("%+v: %q, want %q", c.in, said, c.want)
 		}
 		h.must(h.RemovePolicy(t.Context(), "p"))
+	}
+}
+
+// Who says how long before is warned is obeyed; only the shipped warning gives way to a short life, and what holds is shown.
+func TestAWarningThatWasSetIsObeyed(t *testing.T) {
+	h := open(t, "policies:\n  yaml: {key: configured, period: 2h, warn: 110m}\n")
+	for _, name := range []string{"set", "configured", "shipped"} {
+		h.key(name, "", "")
+	}
+	for name, in := range map[string]api.SetPolicyRequest{"set": {Period: "1h", Warn: "55m"}, "shipped": {Period: "6h"}} {
+		in.Key = name
+		_, err := h.SetPolicy(t.Context(), "p-"+name, in)
+		h.must(err)
+	}
+	for name, want := range map[string]string{"set": "55m", "configured": "1h50m", "shipped": "1h"} {
+		if e, err := h.EffectivePolicy(t.Context(), name); err != nil || e.Warn != want {
+			t.Errorf("%s: warned %s before, want %s (%v)", name, e.Warn, want, err)
+		}
+	}
+	h.pass(11 * time.Minute)
+	status, err := h.RotationStatus(t.Context())
+	h.must(err)
+	for _, k := range status.Keys {
+		if k.DueSoon != (k.Name != "shipped") || k.Overdue {
+			t.Errorf("%+v", k)
+		}
+	}
+	for _, warn := range []string{"1h", "2h"} {
+		_, err := h.SetPolicy(t.Context(), "p-set", api.SetPolicyRequest{Warn: warn})
+		if _, field, _ := keyturn.Explain(err); field != "warn" || keyturn.CodeOf(err) != api.CodeInvalid {
+			t.Errorf("to warn %s before the end of an hour: %v", warn, err)
+		}
 	}
 }
 
