@@ -43,9 +43,9 @@ func policyList(a *app) *cobra.Command {
 }
 
 func policyTable(t *table, list []api.Policy) {
-	t.row("POLICY", "ABOUT", "PERIOD", "SCHEDULE", "GRACE", "RE-ENCRYPT", "AT ONCE", "ATTEMPTS", "WARN", "FROM")
+	t.row("POLICY", "ABOUT", "PERIOD", "SCHEDULE", "GRACE", "RE-ENCRYPT", "AT ONCE", "BATCH", "ATTEMPTS", "WARN", "FROM")
 	for _, p := range list {
-		t.row(p.Policy, about(p), p.Period, inZone(p.Schedule, p.Zone), p.Grace, p.Reencrypt, unlessZero(p.Concurrency), unlessZero(p.Attempts), p.Warn, p.Origin)
+		t.row(p.Policy, about(p), p.Period, inZone(p.Schedule, p.Zone), p.Grace, p.Reencrypt, unlessZero(p.Concurrency), unlessZero(p.BatchSize), unlessZero(p.Attempts), p.Warn, p.Origin)
 	}
 }
 

@@ -69,6 +69,10 @@ const (
 	MaxAttempts    = 20
 )
 
+// DefaultBatchSize is how many rows make a page of work on a dataset that is gentle with its database, as what follows a rotation
+// is. The shipped policies say it, so that whoever looks at them sees what holds.
+const DefaultBatchSize = 200
+
 // Validate checks name, selector and bounds; its error names all that is wrong, see fault.Join. That a schedule is a cron
 // expression which comes true is for package jobs to say.
 func (p Policy) Validate() error {
@@ -123,7 +127,7 @@ func ShippedPolicies() []Policy {
 	yes, monthly := true, "0 0 1 * *"
 	return []Policy{
 		{Name: "default", Origin: OriginShipped, Rule: Rule{
-			Period: days(90), Grace: days(0), Concurrency: 5, Attempts: 3, Warn: days(7)}},
+			Period: days(90), Grace: days(0), Concurrency: 5, BatchSize: DefaultBatchSize, Attempts: 3, Warn: days(7)}},
 		{Name: "staging", Environment: "staging", Origin: OriginShipped, Rule: Rule{Period: days(30)}},
 		{Name: "development", Environment: "development", Origin: OriginShipped, Rule: Rule{Period: days(0)}},
 		{Name: "phi", Purpose: PurposePHI, Origin: OriginShipped, Rule: Rule{

@@ -19,11 +19,11 @@ func TestShippedPolicies(t *testing.T) {
 		purpose     Purpose
 		want        Effective
 	}{
-		{"production", PurposeData, Effective{Period: 90 * day, Warn: 7 * day, Concurrency: 5, Attempts: 3}},
-		{"some-other", PurposeData, Effective{Period: 90 * day, Warn: 7 * day, Concurrency: 5, Attempts: 3}},
-		{"staging", PurposeData, Effective{Period: 30 * day, Warn: 7 * day, Concurrency: 5, Attempts: 3}},
-		{"development", PurposeData, Effective{Period: 0, Warn: 7 * day, Concurrency: 5, Attempts: 3}},
-		{"production", PurposePHI, Effective{Period: 90 * day, Schedule: "0 0 1 * *", Zone: "UTC", Grace: 7 * day, Reencrypt: true, Warn: 7 * day, Concurrency: 5, Attempts: 3}},
+		{"production", PurposeData, Effective{Period: 90 * day, Warn: 7 * day, Concurrency: 5, BatchSize: 200, Attempts: 3}},
+		{"some-other", PurposeData, Effective{Period: 90 * day, Warn: 7 * day, Concurrency: 5, BatchSize: 200, Attempts: 3}},
+		{"staging", PurposeData, Effective{Period: 30 * day, Warn: 7 * day, Concurrency: 5, BatchSize: 200, Attempts: 3}},
+		{"development", PurposeData, Effective{Period: 0, Warn: 7 * day, Concurrency: 5, BatchSize: 200, Attempts: 3}},
+		{"production", PurposePHI, Effective{Period: 90 * day, Schedule: "0 0 1 * *", Zone: "UTC", Grace: 7 * day, Reencrypt: true, Warn: 7 * day, Concurrency: 5, BatchSize: 200, Attempts: 3}},
 	} {
 		got := Resolve(ShippedPolicies(), "k", c.purpose, c.environment)
 		got.From, got.named, got.shipped = nil, nil, nil

@@ -6,6 +6,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/datasets"
 	"github.com/keyturn/keyturn/internal/envelope"
+	"github.com/keyturn/keyturn/internal/keys"
 )
 
 // Keys are the handles of one column's key, as they stand for the length of one chunk of work. It is safe for concurrent
@@ -56,7 +57,7 @@ const (
 	DefaultRate    = 15000
 	defaultWorkers = 2
 	maxWorkers     = 16
-	throttledBatch = 200
+	throttledBatch = keys.DefaultBatchSize
 	fastBatch      = 2000
 	maxBatch       = 10000
 )
