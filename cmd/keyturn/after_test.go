@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -117,7 +118,11 @@ func TestWatchingAnEmergencyGoesOnWithItsRows(t *testing.T) {
 // Without a server `rotation run` does all that a policy says; nothing is left in the queue for nobody.
 func TestRotationRunWithoutAServerDoesWhatFollows(t *testing.T) {
 	e := newHouse(t, 60*24*time.Hour, "policies:\n  clinic: {purpose: phi, period: 30d, schedule: none, reencrypt: true}\n", "20000")
-	if out := e.keyturn("rotation", "run"); !strings.Contains(out, "1 keys were due") {
+	if out := e.keyturn("rotation", "run", "--dry-run"); !strings.Contains(out, "OVERDUE") || !strings.Contains(out, "1 key would be rotated.") {
+		t.Error(out)
+	}
+	out := e.keyturn("rotation", "run")
+	if !regexp.MustCompile(`phi +phi +1 +2 +rotated\n`).MatchString(out) || !strings.Contains(out, "Rotated: 1 of 1 key. Job ") || strings.Contains(out, "OVERDUE") {
 		t.Error(out)
 	}
 	for _, state := range []string{"queued", "running"} {

@@ -224,7 +224,7 @@ func (a *app) planRotation(ctx context.Context, s *store, name string, in api.Ro
 
 func (a *app) showRotationPlan(p rotationPlan) error {
 	return a.show(p, func(t *table) {
-		t.line("Nothing was changed. This would rotate %d keys:", len(p.Keys))
+		t.line("Nothing was changed. This would rotate %s:", numberOf(int64(len(p.Keys)), "key"))
 		section(t, len(p.Keys), "KEY\tFROM\tTO", func(n int) { t.row(p.Keys[n].Key, orDash(p.Keys[n].From), p.Keys[n].To) })
 		section(t, len(p.Skipped), "SKIPPED\tWHY", func(n int) { t.row(p.Skipped[n].Key, p.Skipped[n].Why) })
 	})

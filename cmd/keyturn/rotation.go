@@ -120,13 +120,13 @@ func (a *app) runRotation(ctx context.Context, s *store, in api.RotationRunReque
 		}
 	}
 	run.State = last.State
-	if err := a.showRotationRun(run); err != nil {
+	if err := a.showRotated(ctx, s, run, last); err != nil {
 		return err
 	}
 	if last.State == "failed" {
 		failures, err := s.JobFailures(ctx, run.Job, 0, 0)
 		if err == nil && failures.Total > 0 {
-			return fault.Newf(api.CodeInternal, "rotating what is due: %d keys could not be rotated", failures.Total).
+			return fault.Newf(api.CodeInternal, "rotating what is due: %s could not be rotated", numberOf(failures.Total, "key")).
 				WithNext("keyturn job show " + run.Job + " lists them and says why; afterwards: keyturn job retry " + run.Job)
 		}
 	}
@@ -146,10 +146,62 @@ func (a *app) showRotationRun(run api.RotationRun) error {
 		t.line("")
 		switch {
 		case run.DryRun:
-			t.line("%d keys would be rotated.", run.Due)
+			t.line("%s would be rotated.", numberOf(int64(run.Due), "key"))
 		default:
-			t.line("%d keys were due. Job %s: %s.", run.Due, run.Job, run.State)
+			t.line("Due: %s. Job %s: %s.", numberOf(int64(run.Due), "key"), run.Job, run.State)
 		}
+	})
+}
+
+// rotationDone is a run that was waited for: Keys are those that were due when it began, Rotated what has followed them since.
+type rotationDone struct {
+	api.RotationRun
+	Rotated []rotatedKey `json:"rotated"`
+}
+
+type rotatedKey struct {
+	Key        string `json:"key"`
+	OldVersion uint32 `json:"oldVersion"`
+	NewVersion uint32 `json:"newVersion"`
+}
+
+// showRotated shows what was done. Who may not see the keys' state, but have them rotated, sees the number.
+func (a *app) showRotated(ctx context.Context, s *store, run api.RotationRun, last api.Job) error {
+	status, err := s.RotationStatus(ctx)
+	if err != nil {
+		a.note("What became of each key can't be shown: %s.", fault.MessageOf(err))
+	}
+	now := map[string]uint32{}
+	for _, k := range status.Keys {
+		now[k.Name] = k.Version
+	}
+	done := rotationDone{RotationRun: run, Rotated: []rotatedKey{}}
+	for _, k := range run.Keys {
+		if now[k.Name] > k.Version {
+			done.Rotated = append(done.Rotated, rotatedKey{k.Name, k.Version, now[k.Name]})
+		}
+	}
+	return a.show(done, func(t *table) {
+		n := int64(len(done.Rotated))
+		if err == nil {
+			t.row("KEY", "PURPOSE", "FROM", "TO", "STATE")
+			for _, k := range run.Keys {
+				if to := now[k.Name]; to > k.Version {
+					t.row(k.Name, k.Purpose, k.Version, to, "rotated")
+				} else {
+					t.row(k.Name, k.Purpose, k.Version, "", "NOT ROTATED")
+				}
+			}
+		}
+		more := run.Due - len(run.Keys)
+		if more > 0 {
+			t.line("and %s more: keyturn rotation history", grouped(int64(more)))
+		}
+		if more > 0 || err != nil {
+			n = min(last.Done, int64(run.Due))
+		}
+		t.line("")
+		t.line("Rotated: %s of %s. Job %s: %s.", grouped(n), numberOf(int64(run.Due), "key"), run.Job, run.State)
 	})
 }
 

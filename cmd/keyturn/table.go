@@ -91,6 +91,14 @@ func printable(s string) string {
 	}, s)
 }
 
+// numberOf is a number of things: 1 key, 1,234 keys.
+func numberOf(n int64, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return grouped(n) + " " + thing + "s"
+}
+
 // grouped is a number with its thousands apart: 1,234,567.
 func grouped(n int64) string {
 	s := fmt.Sprint(n)

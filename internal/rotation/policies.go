@@ -243,7 +243,7 @@ func (s *Service) namesFor(c *access.Caller, names []string) string {
 	case more > 0 && len(shown) > 0:
 		text += fmt.Sprintf(" and %d more", more)
 	case more > 0:
-		text = fmt.Sprintf("%d keys", more)
+		text = numberOfKeys(more)
 	}
 	return text
 }

@@ -314,7 +314,7 @@ func TestRetryOfWhatWasGivenUp(t *testing.T) {
 	h.pass(11 * day)
 	run, err := h.RunRotation(t.Context(), api.RotationRunRequest{})
 	h.must(err)
-	if j := h.end(run.Job); j.State != "failed" || !strings.Contains(j.Error, "1 keys could not be rotated") {
+	if j := h.end(run.Job); j.State != "failed" || !strings.Contains(j.Error, "1 key could not be rotated") {
 		t.Errorf("%+v", j)
 	}
 	left := func() []api.JobFailure {

@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
@@ -165,10 +166,17 @@ func (h runHandler) Run(ctx context.Context, run *runner.Run) error {
 	p.Ended = len(p.GivenUp) > 0
 	var outcome error
 	if p.Ended { // so that `job list --state failed` finds it
-		outcome = fault.Newf(api.CodeWrongState, "rotating what is due: %d keys could not be rotated", len(p.GivenUp)).
+		outcome = fault.Newf(api.CodeWrongState, "rotating what is due: %s could not be rotated", numberOfKeys(len(p.GivenUp))).
 			WithNext("see them with keyturn job show " + run.Job.ID + ", mend the cause, then: keyturn job retry " + run.Job.ID)
 	}
 	return h.save(ctx, run, &p, int64(p.Rotated+len(p.GivenUp)), outcome)
+}
+
+func numberOfKeys(n int) string {
+	if n == 1 {
+		return "1 key"
+	}
+	return fmt.Sprintf("%d keys", n)
 }
 
 // saveEvery is after how many rotations progress is saved: it is for people, since what is due is looked for anew.
