@@ -94,8 +94,9 @@ func keyImport(a *app) *cobra.Command {
 hexadecimal. What it was read as is said on stderr; --format takes one form and no other.
 
 A key that doesn't exist is made; one that does gets the material as its next, active version, and the version before opens
-what it sealed and seals nothing new. With --version the material becomes that version or none: import several generations in
-their order, oldest first, and a script that is run twice imports nothing twice.
+what it sealed and seals nothing new. Material that one of its versions has already is refused (exit status 5). With
+--version the material becomes that version or none: import several generations in their order, oldest first, and a script
+that is run twice imports nothing twice.
 
 An imported key opens nothing that another system encrypted with it: see 'keyturn dataset encrypt --from' for that.`,
 		Example: `  keyturn key import legacy --in old.key --version 1 --reason "moving from the old vault"

@@ -106,7 +106,7 @@ func suiteOf(n int) (envelope.Suite, error) {
 }
 
 // Import brings material from elsewhere in: as the first version of a new key, or as the next, active version of one
-// that exists; the latter also takes key.encrypt and key.decrypt. in.Version says which one it must become. It takes ownership of in.Material and wipes it. Purpose,
+// that exists; the latter also takes key.encrypt and key.decrypt, and material that no version of the key has (conflict). in.Version says which one it must become. It takes ownership of in.Material and wipes it. Purpose,
 // algorithm, suite and period are for a new key; of one that exists they must be left out or agree.
 func (s *Service) Import(ctx context.Context, c *access.Caller, name string, in api.ImportKeyRequest) (api.Key, error) {
 	defer clear(in.Material)
@@ -130,12 +130,42 @@ func (s *Service) Import(ctx context.Context, c *access.Caller, name string, in 
 		if err := k.ExpectNext(in.Version); err != nil {
 			return nil, err
 		}
+		if err := s.newMaterial(ctx, k, in.Material); err != nil { // before the rotation: it unwraps versions as they stand in the store
+			return nil, err
+		}
 		moves, err := s.rotateStep(k, ev, c, actor(c), in.Reason, 0)
 		if err != nil {
 			return nil, err
 		}
 		return moves, s.ring.FillWith(ctx, k, ev.KeyVersion, material.New(append([]byte(nil), in.Material...)))
 	}))
+}
+
+// newMaterial refuses material that a version of the key has already: a rotation to it would be none, and marking the one
+// compromised would leave its twin in use. Only who may open what the key sealed gets here (mayReplace), so he
+// learns nothing. Versions that were destroyed, or that don't open, can't be compared.
+func (s *Service) newMaterial(ctx context.Context, k *keys.Key, raw []byte) error {
+	m := material.New(append([]byte(nil), raw...))
+	defer m.Destroy()
+	for _, v := range k.Versions {
+		if len(v.Wrapped) == 0 {
+			continue
+		}
+		old, err := s.ring.Export(ctx, k, v.Number)
+		if code := fault.CodeOf(err); code == api.CodeIntegrity || code == api.CodeWrongState {
+			continue // a row that was changed, which doctor names, is no reason against another key
+		}
+		if err != nil {
+			return err
+		}
+		same := old.Equal(m)
+		old.Destroy()
+		if same {
+			return fault.Newf(api.CodeConflict, "importing a key: version %d of key %s has this very material", v.Number, k.Name).WithField("material").
+				WithNext("import other material, or have keyturn make some: keyturn key rotate " + k.Name)
+		}
+	}
+	return nil
 }
 
 // mayReplace refuses to make material that the caller knows what an existing key protects with from now on, unless he may

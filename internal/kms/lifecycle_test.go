@@ -638,6 +638,39 @@ func TestImportAsVersion(t *testing.T) {
 	}
 }
 
+// Material that a version has is no next version: marking that one compromised would leave its twin in use. Whoever may not
+// use the key isn't told.
+func TestImportOfTheSameMaterial(t *testing.T) {
+	h := newHouse(t, options{})
+	raw := func(generation byte) []byte {
+		m := []byte("0123456789abcdefghijklmnopqrstuv")
+		m[0] = generation
+		return m
+	}
+	imports := func(c *access.Caller, generation byte) error {
+		_, err := h.svc.Import(t.Context(), c, "ext", api.ImportKeyRequest{Material: raw(generation)})
+		return err
+	}
+	h.must(imports(owner(), 'a'))
+	h.must(imports(owner(), 'b'))
+	for generation, version := range map[byte]string{'a': "version 1", 'b': "version 2"} {
+		err := imports(owner(), generation)
+		wants(t, err, api.CodeConflict, "material")
+		if !strings.Contains(err.Error(), version) || fault.NextOf(err) == "" {
+			t.Errorf("%v, want %s", err, version)
+		}
+		if e := h.lastEvent(); e.Success || e.Type != "key_create" || e.Resource != "key/ext" || e.Details["code"] != "conflict" {
+			t.Errorf("%s", e.raw)
+		}
+	}
+	wants(t, imports(as(access.RoleKeyAdministrator), 'a'), api.CodeDenied)
+	if k := h.stored("ext"); len(k.Versions) != 2 || k.Versions[1].State != keys.Active {
+		t.Errorf("%+v", k.Versions)
+	}
+	_, err := h.svc.Import(t.Context(), owner(), "other", api.ImportKeyRequest{Material: raw('a')}) // another key may share it
+	h.must(err)
+}
+
 func TestExportNeedsMore(t *testing.T) {
 	h := newHouse(t, options{})
 	h.create(api.CreateKeyRequest{Name: "phi"})
