@@ -29,16 +29,16 @@ func (c *Client) AddMasterKey(ctx context.Context, url string) (api.MasterRotati
 }
 
 // RemoveMasterKey takes away every wrapping under a master key, also of one that only other nodes have, which may be named by
-// its fingerprint too. Codes: in_use for the last one that opens the store, and while other nodes run on the store; then
+// its fingerprint too; and under those of also, in one step: all that stay must be there. Codes: in_use for the last one that opens the store, and while other nodes run on the store; then
 // see RemoveMasterKeyOfNodes.
-func (c *Client) RemoveMasterKey(ctx context.Context, url string) (api.MasterRotation, error) {
-	return post[api.MasterRotation](ctx, c, route("master-keys", "remove"), api.MasterKeyRequest{URL: url})
+func (c *Client) RemoveMasterKey(ctx context.Context, url string, also ...string) (api.MasterRotation, error) {
+	return post[api.MasterRotation](ctx, c, route("master-keys", "remove"), api.MasterKeyRequest{URL: url, Also: also})
 }
 
 // RemoveMasterKeyOfNodes is RemoveMasterKey also while other nodes run on the store. Each of them must have another master
 // key that opens it, or it doesn't start again, and stops serving after its keys.masterOutage.
-func (c *Client) RemoveMasterKeyOfNodes(ctx context.Context, url string) (api.MasterRotation, error) {
-	return post[api.MasterRotation](ctx, c, route("master-keys", "remove"), api.MasterKeyRequest{URL: url, OtherNodes: true})
+func (c *Client) RemoveMasterKeyOfNodes(ctx context.Context, url string, also ...string) (api.MasterRotation, error) {
+	return post[api.MasterRotation](ctx, c, route("master-keys", "remove"), api.MasterKeyRequest{URL: url, Also: also, OtherNodes: true})
 }
 
 // RotateMasterKeys wraps the KEKs anew, or makes a new generation of each.

@@ -21,7 +21,8 @@ type MasterKey struct {
 	Provider string `json:"provider"`
 	Kind     string `json:"kind"`
 	OK       bool   `json:"ok"`
-	Detail   string `json:"detail,omitempty"`
+	Detail   string `json:"detail,omitempty"` // why not
+	Next     string `json:"next,omitempty"`   // what helps
 }
 
 // MasterKeyElsewhere is a master key that KEKs are wrapped under and that isn't among those of the node that answers: it is
@@ -39,11 +40,13 @@ type MasterKeyList struct {
 	Elsewhere  []MasterKeyElsewhere `json:"elsewhere,omitempty"`
 }
 
-// MasterKeyRequest names a master key by URL; one to remove that only other nodes have, also by its fingerprint. OtherNodes
-// must be true to remove one while other nodes run on the store.
+// MasterKeyRequest names a master key by URL; one to remove that only other nodes have, also by its fingerprint. Also names
+// more of them that are removed in the same step: several that are lost would otherwise keep one another from going, as those
+// that stay must be there. OtherNodes must be true to remove one while other nodes run on the store.
 type MasterKeyRequest struct {
-	URL        string `json:"url"`
-	OtherNodes bool   `json:"otherNodes,omitempty"`
+	URL        string   `json:"url"`
+	Also       []string `json:"also,omitempty"`
+	OtherNodes bool     `json:"otherNodes,omitempty"`
 }
 
 // MasterRotation is what `master rotate|add|remove` print: KEKs rewrapped, and the master keys now. OtherNodes are those that

@@ -109,6 +109,9 @@ func (a *app) showMasters(doc any, keys []api.MasterKey, elsewhere []api.MasterK
 			if m.Detail != "" {
 				t.line("%s: %s", m.URL, m.Detail)
 			}
+			if m.Next != "" {
+				t.line("  next: %s", m.Next)
+			}
 		}
 		for _, m := range elsewhere {
 			t.line("%s (fingerprint %s): %s", m.URL, m.Fingerprint, m.Detail)
@@ -134,15 +137,16 @@ func masterAdd(a *app) *cobra.Command {
 func masterRemove(a *app) *cobra.Command {
 	var yes bool
 	return withFlags(&cobra.Command{
-		Use: "remove URL", Short: "Take away every wrapping under a master key",
-		Long: `Takes away every wrapping under a master key: it opens the store no more. The last one that opens is never removed. Asks
-first. It may be one that only other nodes have, or had, and then be named by its fingerprint, too: 'keyturn master
-list' shows them. While other nodes run, each must have another master key before: without --yes it is refused and says
-which nodes.`,
-		Example: "  keyturn master remove env://KEYTURN_MASTER_KEY_OLD",
-		Args:    args("URL"),
+		Use: "remove URL [URL...]", Short: "Take away every wrapping under a master key",
+		Long: `Takes away every wrapping under a master key: it opens the store no more. The last one that opens is never removed, and
+those that stay must be there: where several are lost, name all of them at once. Asks first.
+
+It may be one that only other nodes have, or had, and then be named by its fingerprint, too: 'keyturn master list' shows
+them. While other nodes run, each must have another master key before: without --yes it is refused and says which nodes.`,
+		Example: "  keyturn master remove env://KEYTURN_MASTER_KEY_OLD\n  keyturn master remove 'awskms:///alias/lost?region=us-east-1' file:///mnt/lost/second.key",
+		Args:    func(cmd *cobra.Command, given []string) error { return args("URL")(cmd, given[:min(len(given), 1)]) },
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := a.confirm(cmd.Context(), yes, "Removing the master key %s", printable(args[0])); err != nil {
+			if err := a.confirm(cmd.Context(), yes, "Removing the master key %s", printable(strings.Join(args, " and "))); err != nil {
 				return err
 			}
 			return a.with(cmd.Context(), func(s *store) error {
@@ -150,7 +154,7 @@ which nodes.`,
 				if yes {
 					remove = s.RemoveMasterKeyOfNodes
 				}
-				res, err := remove(cmd.Context(), args[0])
+				res, err := remove(cmd.Context(), args[0], args[1:]...)
 				if err == nil && len(res.OtherNodes) > 0 {
 					a.note("keyturn: other nodes are running: %s. One whose configuration names no other master key of the store doesn't start again, and stops serving after its keys.masterOutage: see to it now (docs/running-many-nodes.md).",
 						printable(strings.Join(res.OtherNodes, ", ")))

@@ -2,6 +2,7 @@ package keyring_test
 
 import (
 	"context"
+	"strings"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
@@ -19,6 +20,16 @@ func (absent) Open(_ context.Context, raw string) (keyring.MasterKey, error) {
 		return nil, err
 	}
 	return nil, fault.New(api.CodeDenied, "opening the absent master key")
+}
+
+// spelled is absent with a second spelling of each place.
+type spelled struct{ absent }
+
+func (spelled) Canonical(_ context.Context, raw string) (string, error) {
+	if _, err := keyring.ParseURL(raw, "absent"); err != nil {
+		return "", err
+	}
+	return strings.TrimSuffix(raw, "?again"), nil
 }
 
 // forgetful is a master key that unwraps to other bytes than it wrapped.

@@ -89,6 +89,12 @@ type Driver interface {
 	Open(ctx context.Context, url string) (MasterKey, error)
 }
 
+// Speller is what a driver also is one of whose places can be spelled in several ways, or left to the environment in part.
+type Speller interface {
+	// Canonical is the URL that a key opened by raw would have. The provider isn't asked.
+	Canonical(ctx context.Context, raw string) (string, error)
+}
+
 // Generator is what a driver also is when it can make a new master key where its URL says.
 type Generator interface {
 	// Generate makes a new random key, durable when it returns. It refuses with conflict to replace anything.

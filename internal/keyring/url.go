@@ -53,6 +53,21 @@ func DriverFor(drivers []Driver, raw string) (Driver, error) {
 	return drivers[i], nil
 }
 
+// Canonical is a master key's URL as the key itself would spell it, so that the two can be compared also while its provider
+// is away. What no driver can read stays as it is: it may be something else, a fingerprint for one.
+func Canonical(ctx context.Context, drivers []Driver, raw string) string {
+	d, err := DriverFor(drivers, raw)
+	if err != nil {
+		return raw
+	}
+	if s, ok := d.(Speller); ok {
+		if canonical, err := s.Canonical(ctx, raw); err == nil {
+			return canonical
+		}
+	}
+	return raw
+}
+
 // OpenMasters opens every configured master key. Any one of them opens a store, so one that can't be opened now takes
 // its place as a key that answers with its error, and [Ring.Verify] shows it; a URL that can't be right (malformed, of no
 // provider) fails at once.
@@ -68,7 +83,7 @@ func OpenMasters(ctx context.Context, drivers []Driver, urls []string) ([]Master
 			return nil, err
 		}
 		if err != nil {
-			m = &unopened{url: raw, provider: d.Scheme(), kind: kindOf(d.Scheme()), err: err}
+			m = &unopened{url: Canonical(ctx, drivers, raw), provider: d.Scheme(), kind: kindOf(d.Scheme()), err: err}
 		}
 		masters = append(masters, m)
 	}

@@ -55,4 +55,23 @@ func TestURLForms(t *testing.T) {
 	}
 }
 
+// A place that can be spelled in several ways has one name, also while nothing can be opened there; what is no URL of a
+// driver's stays as it is.
+func TestCanonical(t *testing.T) {
+	for raw, want := range map[string]string{
+		"absent://x?again": "absent://x", "absent://x": "absent://x", "absent:/x?again": "absent:/x?again", "other://x?again": "other://x?again", "0123abcd": "0123abcd", "": "",
+	} {
+		if got := keyring.Canonical(t.Context(), []keyring.Driver{spelled{}}, raw); got != want {
+			t.Errorf("%q is %q, want %q", raw, got, want)
+		}
+	}
+	if got := keyring.Canonical(t.Context(), []keyring.Driver{absent{}}, "absent://x?again"); got != "absent://x?again" {
+		t.Errorf("of a driver with one spelling: %q", got)
+	}
+	masters, err := keyring.OpenMasters(t.Context(), []keyring.Driver{spelled{}}, []string{"absent://x?again"})
+	if err != nil || len(masters) != 1 || masters[0].URL() != "absent://x" {
+		t.Errorf("one that is away: %v, %v", masters, err)
+	}
+}
+
 func second[T any](_ T, err error) error { return err }

@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -96,25 +97,21 @@ func unknown(err error) (bool, string, string) {
 // checkMasters proves that every key-encryption key opens under every master key.
 func (s *Service) checkMasters(ctx context.Context) (bool, string, string) {
 	all, _ := s.verifyMasters(ctx)
-	var bad []string
-	fix := ""
+	var bad, fixes []string
 	for _, m := range all {
 		if m.OK {
 			continue
 		}
 		bad = append(bad, m.URL+": "+fault.MessageOf(m.Err))
-		if fix == "" {
-			fix = fault.NextOf(m.Err)
+		if next := cure(m.URL, m.Err); !slices.Contains(fixes, next) {
+			fixes = append(fixes, next)
 		}
 	}
 	switch {
 	case len(all) == 0:
 		return false, "no master key is configured", "keyturn master add URL"
 	case len(bad) > 0:
-		if fix == "" {
-			fix = "repair the master key, or wrap the store's keys under it anew: keyturn master rotate"
-		}
-		return false, strings.Join(bad, "; "), fix
+		return false, strings.Join(bad, "; "), strings.Join(fixes, "; ")
 	}
 	return true, fmt.Sprintf("%d key-encryption keys open under each of %d master keys", len(all[0].KEKs), len(all)), ""
 }

@@ -109,7 +109,7 @@ func (s *Service) splittable(ctx context.Context, others []keyring.MasterKey, co
 	if !configured || s.cfg.Masters == nil {
 		return s.mastersEditable()
 	}
-	return s.allPresent(ctx, others)
+	return s.allPresent(ctx, others, "")
 }
 
 func (m split) answer(rewrapped int) api.EscrowShares {

@@ -267,11 +267,17 @@ func (d *dependents) Dependents(context.Context, envelope.KeyID, uint32) ([]Depe
 // masterConfig opens held keys named by URL, and keeps what is saved.
 type masterConfig struct {
 	openErr error
+	lost    map[string]error // what opening a URL says, whose key may be open already
 	opened  int
 	saved   []string
 	err     error
 	fixed   error // the list comes from elsewhere
 	others  map[string]func() keyring.MasterKey
+}
+
+// Canonical leaves away a parameter, which stands for whatever has several spellings.
+func (m *masterConfig) Canonical(_ context.Context, url string) string {
+	return strings.TrimSuffix(url, "?spelled=otherwise")
 }
 
 func (m *masterConfig) Editable() error { return m.fixed }
@@ -280,6 +286,9 @@ func (m *masterConfig) Open(_ context.Context, url string) (keyring.MasterKey, e
 	m.opened++
 	if m.openErr != nil {
 		return nil, m.openErr
+	}
+	if err := m.lost[url]; err != nil {
+		return nil, err
 	}
 	if url == keyring.EscrowURL {
 		return escrow.Driver{}.Open(context.Background(), url)

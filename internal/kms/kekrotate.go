@@ -41,7 +41,7 @@ func (s *Service) rotateKEKs(ctx context.Context, c *access.Caller) (api.MasterR
 	var refused error
 	if allowed(c, access.MasterChange, masterResource) {
 		s.attachEscrow(ctx, s.ring.Masters())
-		if refused = s.allPresent(ctx, s.ring.Masters()); refused == nil {
+		if refused = s.allPresent(ctx, s.ring.Masters(), ""); refused == nil {
 			made, refused = s.ring.NewKEKs(ctx, keys.KEKPurposes())
 		}
 	}

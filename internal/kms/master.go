@@ -62,7 +62,7 @@ func (s *Service) masterViews(ctx context.Context) ([]api.MasterKey, []api.Maste
 	for _, m := range all {
 		v := api.MasterKey{URL: m.URL, Provider: m.Provider, Kind: string(m.Kind), OK: m.OK}
 		if m.Err != nil {
-			v.Detail = fault.MessageOf(m.Err)
+			v.Detail, v.Next = fault.MessageOf(m.Err), cure(m.URL, m.Err)
 		}
 		out = append(out, v)
 	}
@@ -86,7 +86,7 @@ func (s *Service) rotation(ctx context.Context, rewrapped int) api.MasterRotatio
 // masterChange is a change of the list of master keys.
 type masterChange struct {
 	next []keyring.MasterKey      // the list after it
-	url  string                   // what the event names
+	url  string                   // what the event names; of several, with spaces between
 	gone func(keys.Wrapping) bool // wrappings under master keys that only other nodes have, and that go with it; nil: none
 	drop bool                     // the escrow set goes
 }
@@ -96,6 +96,9 @@ func (s *Service) AddMaster(ctx context.Context, c *access.Caller, in api.Master
 	return s.changeMasters(ctx, c, "master_added", func(ctx context.Context, now []keyring.MasterKey) (masterChange, error) {
 		if err := s.mastersEditable(); err != nil {
 			return masterChange{}, err // nor is the URL recorded: it may be a key, pasted
+		}
+		if len(in.Also) > 0 {
+			return masterChange{}, fault.New(api.CodeInvalid, "adding a master key: one at a time").WithField("also").WithNext("leave it out")
 		}
 		if err := nameable(c, in.URL, now); err != nil {
 			return masterChange{}, err
@@ -116,12 +119,12 @@ func (s *Service) AddMaster(ctx context.Context, c *access.Caller, in api.Master
 }
 
 // RemoveMaster takes a master key out: nothing stays wrapped under it. The last one stays. It may also be one that only other
-// nodes have, by its URL or fingerprint. While other nodes run, in.OtherNodes must say that they know: without that key
+// nodes have, by its URL or fingerprint. Those of in.Also go in the same step. While other nodes run, in.OtherNodes must say that they know: without that key
 // they may have none that opens the store.
 func (s *Service) RemoveMaster(ctx context.Context, c *access.Caller, in api.MasterKeyRequest) (api.MasterRotation, error) {
 	var running []string
 	out, err := s.changeMasters(ctx, c, "master_removed", func(ctx context.Context, now []keyring.MasterKey) (masterChange, error) {
-		change, err := s.removal(ctx, in.URL, now)
+		change, err := s.removals(ctx, append([]string{in.URL}, in.Also...), now)
 		if err != nil || change.url == keyring.EscrowURL { // which is no node's way in
 			return change, err
 		}
@@ -135,8 +138,32 @@ func (s *Service) RemoveMaster(ctx context.Context, c *access.Caller, in api.Mas
 	return out, err
 }
 
+// removals is the change that takes master keys away, one after the other.
+func (s *Service) removals(ctx context.Context, names []string, now []keyring.MasterKey) (masterChange, error) {
+	all := masterChange{next: now}
+	var urls []string
+	for i, name := range names {
+		if slices.Contains(names[:i], name) {
+			continue
+		}
+		one, err := s.removal(ctx, name, all.next)
+		if one.url != "" {
+			urls = append(urls, one.url)
+			all.url = strings.Join(urls, " ")
+		}
+		if err != nil {
+			return all, err
+		}
+		all = masterChange{next: one.next, url: all.url, gone: either(all.gone, one.gone), drop: all.drop || one.drop}
+	}
+	return all, nil
+}
+
 // removal is the change that takes a master key away.
 func (s *Service) removal(ctx context.Context, url string, now []keyring.MasterKey) (masterChange, error) {
+	if s.cfg.Masters != nil {
+		url = s.cfg.Masters.Canonical(ctx, url) // as in a configuration that was written by hand
+	}
 	i := slices.IndexFunc(now, func(m keyring.MasterKey) bool { return m.URL() == url })
 	if i < 0 {
 		return s.giveUp(ctx, url, now)
@@ -255,7 +282,7 @@ func (s *Service) changeMasters(ctx context.Context, c *access.Caller, verb stri
 		s.attachEscrow(ctx, now)
 		// Adding one rescues a store whose other key is gone; everything else needs all that stay.
 		if change, refused = choose(ctx, now); refused == nil && len(change.next) <= len(now) {
-			refused = s.allPresent(ctx, change.next)
+			refused = s.allPresent(ctx, change.next, change.url)
 		}
 		if refused == nil {
 			read, wrapped, refused = s.wrapAnew(ctx, change.next, either(keyring.Without(now, change.next), change.gone))
@@ -285,9 +312,9 @@ func (s *Service) wrapAnew(ctx context.Context, masters []keyring.MasterKey, gon
 	return read, wrapped, err
 }
 
-// either is what a or b says; b may be nil.
+// either is what a or b says; nil says no.
 func either(a, b func(keys.Wrapping) bool) func(keys.Wrapping) bool {
-	return func(w keys.Wrapping) bool { return a(w) || b != nil && b(w) }
+	return func(w keys.Wrapping) bool { return a != nil && a(w) || b != nil && b(w) }
 }
 
 // closeNew lets go of master keys that were opened for a change that didn't happen.

@@ -73,6 +73,85 @@ func TestMasterLife(t *testing.T) {
 	h.opens("phi", text, "x", nil, 1)
 }
 
+// Master keys that are lost don't keep one another from being removed; what stays must be there, and the refusal says the way.
+func TestSeveralLostMasters(t *testing.T) {
+	h := newHouse(t, options{})
+	h.create(api.CreateKeyRequest{Name: "phi"})
+	for _, url := range []string{"file:///second", "file:///third"} {
+		_, err := h.svc.AddMaster(t.Context(), here(), api.MasterKeyRequest{URL: url})
+		h.must(err)
+	}
+	lost := map[string]error{
+		"file:///second": fault.New(api.CodeUnavailable, "connecting to the provider"),
+		"file:///third":  fault.New(api.CodeWrongState, "others can read it").WithNext("chmod 600"),
+	}
+	h.config.lost = lost
+	_, err := h.svc.RemoveMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "file:///second"})
+	wants(t, err, api.CodeWrongState)
+	if next := fault.NextOf(err); next != "chmod 600; if it is lost for good: keyturn master remove file:///second file:///third" {
+		t.Errorf("next %q", next)
+	}
+	_, err = h.svc.RotateMasters(t.Context(), owner(), api.RotateMasterRequest{})
+	wants(t, err, api.CodeUnavailable)
+	if next := fault.NextOf(err); next != "see that file answers and lets keyturn use the key; if it is lost for good: keyturn master remove file:///second file:///third" {
+		t.Errorf("next %q", next)
+	}
+	list, err := h.svc.VerifyMasters(t.Context(), owner())
+	if err != nil || list.MasterKeys[0].Next != "" || list.MasterKeys[1].Next == "" || list.MasterKeys[2].Next != "chmod 600" {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if ok, detail, fix := h.svc.checkMasters(t.Context()); ok || fix != "see that file answers and lets keyturn use the key; chmod 600" {
+		t.Errorf("doctor: %q, %q", detail, fix)
+	}
+	all := api.MasterKeyRequest{URL: "file:///third", Also: []string{"file:///second", "file:///third"}}
+	for _, more := range []string{"file:///first", "file:///absent"} {
+		in := all
+		in.Also = append([]string{more}, in.Also...)
+		if _, err = h.svc.RemoveMaster(t.Context(), owner(), in); fault.FieldOf(err) != "url" {
+			t.Errorf("with %s: %v", more, err)
+		}
+	}
+	h.must(h.opensWith("third"))
+	out, err := h.svc.RemoveMaster(t.Context(), owner(), all)
+	h.must(err)
+	if len(out.MasterKeys) != 1 || len(out.Elsewhere) != 0 || strings.Join(h.config.saved, " ") != "file:///first" {
+		t.Errorf("%+v, saved %v", out, h.config.saved)
+	}
+	if !h.recorded("master_removed", "master_key", "file:///third file:///second") {
+		t.Errorf("%s", h.lastEvent().raw)
+	}
+	h.must(h.opensWith("first"))
+	wants(t, h.opensWith("second"), api.CodeIntegrity)
+	wants(t, h.opensWith("third"), api.CodeIntegrity)
+
+	// The only one: nothing could be given up.
+	h.config.lost["file:///first"] = fault.New(api.CodeNotFound, "opening it").WithNext("put it back")
+	_, err = h.svc.RotateMasters(t.Context(), owner(), api.RotateMasterRequest{})
+	wants(t, err, api.CodeNotFound)
+	if next := fault.NextOf(err); next != "put it back" {
+		t.Errorf("next %q", next)
+	}
+	_, err = h.svc.AddMaster(t.Context(), here(), api.MasterKeyRequest{URL: "file:///x", Also: []string{"file:///y"}})
+	wants(t, err, api.CodeInvalid, "also")
+}
+
+// A master key is removed by the URL that somebody wrote into the configuration, whatever spelling the key itself has.
+func TestMasterIsRemovedByAnySpelling(t *testing.T) {
+	h := newHouse(t, options{})
+	h.create(api.CreateKeyRequest{Name: "phi"})
+	_, err := h.svc.AddMaster(t.Context(), here(), api.MasterKeyRequest{URL: "file:///second"})
+	h.must(err)
+	opened := h.config.opened
+	_, err = h.svc.RemoveMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "file:///absent?spelled=otherwise"})
+	wants(t, err, api.CodeNotFound, "url")
+	if h.config.opened != opened {
+		t.Error("a provider was asked")
+	}
+	_, err = h.svc.RemoveMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "file:///second?spelled=otherwise"})
+	h.must(err)
+	wants(t, h.opensWith("second"), api.CodeIntegrity)
+}
+
 func TestMasterRefusals(t *testing.T) {
 	h := newHouse(t, options{})
 	h.create(api.CreateKeyRequest{Name: "phi"})

@@ -2,6 +2,7 @@ package kms
 
 import (
 	"context"
+	"strings"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
@@ -22,8 +23,8 @@ func (s *Service) present(ctx context.Context, url, id string) error {
 	}
 	fresh, err := s.cfg.Masters.Open(ctx, url)
 	if err != nil {
-		return fault.Wrapf("", err, "reading master key %s again", url).
-			WithNext("put it back where the URL says; the running server holds a copy, and the next start will not")
+		again := fault.Wrapf("", err, "reading master key %s again", url)
+		return again.WithNext(cure(url, again))
 	}
 	same := fresh.ID() == id
 	_ = fresh.Close()
@@ -34,14 +35,40 @@ func (s *Service) present(ctx context.Context, url, id string) error {
 	return nil
 }
 
-// allPresent refuses to wrap anything under a list of master keys of which one is gone.
-func (s *Service) allPresent(ctx context.Context, list []keyring.MasterKey) error {
-	for _, m := range list {
-		if err := s.present(ctx, m.URL(), m.ID()); err != nil {
-			return err
-		}
+// cure is what helps where a master key doesn't serve: what its provider or the ring says, who know the cause.
+func cure(url string, err error) string {
+	if next := fault.NextOf(err); next != "" {
+		return next
 	}
-	return nil
+	if fault.CodeOf(err) == api.CodeIntegrity {
+		return "repair the master key, or wrap the store's keys under it anew: keyturn master rotate"
+	}
+	provider, _, _ := strings.Cut(url, ":")
+	return "see that " + provider + " answers and lets keyturn use the key"
+}
+
+// allPresent refuses to wrap anything under a list of master keys of which one is gone, and says how it can be given up
+// where the store has another: with going, the URLs that are being removed, in one step, as each that is lost keeps the others from it.
+func (s *Service) allPresent(ctx context.Context, list []keyring.MasterKey, going string) error {
+	var first error
+	var lost []string
+	opener := false
+	for _, m := range list {
+		err := s.present(ctx, m.URL(), m.ID())
+		switch {
+		case err == nil:
+			opener = opener || keyring.Opens(m)
+			continue
+		case first == nil:
+			first = err
+		}
+		lost = append(lost, m.URL())
+	}
+	if first == nil || !opener {
+		return first
+	}
+	give := strings.TrimSpace("keyturn master remove "+going) + " " + strings.Join(lost, " ")
+	return fault.Wrap("", first, "changing the master keys").WithNext(fault.NextOf(first) + "; if it is lost for good: " + give)
 }
 
 // ReplaceMasters puts what choose makes of the master keys in use in their place, as the same list opened anew: nothing is

@@ -86,6 +86,8 @@ type Tombstones interface {
 type MasterConfig interface {
 	// Open opens the master key of a URL with the driver of its scheme.
 	Open(ctx context.Context, url string) (keyring.MasterKey, error)
+	// Canonical is a URL as the master key that it names would spell it, found without opening that; what isn't a URL stays as it is.
+	Canonical(ctx context.Context, url string) string
 	// Editable is asked before anything is changed: nil when Save can have an effect, or why the list can't be edited here.
 	Editable() error
 	// Save writes the list of URLs to the configuration, durably; the first one wraps first.

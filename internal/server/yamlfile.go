@@ -83,6 +83,11 @@ func (m masterConfig) Open(ctx context.Context, url string) (keyring.MasterKey, 
 	return keyring.OpenURL(ctx, masterDrivers, url)
 }
 
+// Canonical is a URL as the master key that it names would spell it.
+func (m masterConfig) Canonical(ctx context.Context, url string) string {
+	return keyring.Canonical(ctx, masterDrivers, url)
+}
+
 // Save writes the list of master keys into keyturn.yaml. It refuses when the file isn't where the list comes from.
 func (m masterConfig) Save(_ context.Context, urls []string) error {
 	if err := m.Editable(); err != nil {

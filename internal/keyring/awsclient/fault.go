@@ -53,7 +53,11 @@ var nexts = map[api.Code]string{
 func Fault(ctx context.Context, err error, doing string) *fault.Error {
 	var answer smithy.APIError
 	if ctx.Err() != nil || !errors.As(err, &answer) {
-		return remote.Fault(ctx, err, doing)
+		f := remote.Fault(ctx, err, doing)
+		if f.Code == api.CodeUnavailable {
+			f = f.WithNext("check that AWS can be reached from this machine: network, proxy, AWS_ENDPOINT_URL")
+		}
+		return f
 	}
 	code, known := codes[answer.ErrorCode()]
 	if known {

@@ -1,10 +1,15 @@
 package awsclient
 
 import (
+	"context"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/smithy-go/logging"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
@@ -77,6 +82,23 @@ func (p Place) URL() string {
 		out += "?" + q.Encode()
 	}
 	return out
+}
+
+// Canonical is the URL of the place that raw names, with the region that the environment says where raw doesn't. Nobody is
+// asked. Its arguments are those of Parse.
+func Canonical(ctx context.Context, raw, scheme string, form *regexp.Regexp, params ...string) (string, error) {
+	p, err := Parse(raw, scheme, form, params...)
+	if err != nil {
+		return "", err
+	}
+	if p.Region == "" {
+		cfg, err := config.LoadDefaultConfig(ctx, config.WithLogger(logging.Nop{}), config.WithCredentialsProvider(aws.AnonymousCredentials{}))
+		if err != nil || !regionForm.MatchString(cfg.Region) {
+			return "", errRegion
+		}
+		p.Region = cfg.Region
+	}
+	return p.URL(), nil
 }
 
 // regionOf is the region in an ARN (arn:PARTITION:SERVICE:REGION:ACCOUNT:…), empty for anything else.

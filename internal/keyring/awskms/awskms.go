@@ -87,6 +87,11 @@ func (d Driver) Open(ctx context.Context, raw string) (keyring.MasterKey, error)
 	return k, nil
 }
 
+// Canonical is the URL with its region.
+func (Driver) Canonical(ctx context.Context, raw string) (string, error) {
+	return awsclient.Canonical(ctx, raw, scheme, nameForm)
+}
+
 // find pins the key that goes by name.
 func (k *key) find(ctx context.Context, name, region string) error {
 	doing := "opening master key " + k.url

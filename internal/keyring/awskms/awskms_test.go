@@ -84,6 +84,9 @@ func TestNames(t *testing.T) {
 		"awskms:///" + oneARN[len(oneARN)-36:] + "?region=us-east-1": "awskms:///" + oneARN[len(oneARN)-36:] + "?region=us-east-1",
 	} {
 		k := mustOpen(t, base, url)
+		if got, err := (awskms.Driver{}).Canonical(t.Context(), url); err != nil || got != k.URL() {
+			t.Errorf("%s is %s, opens as %s, %v", url, got, k.URL(), err)
+		}
 		if k.URL() != canonical || k.Provider() != "awskms" || k.Kind() != keyring.Wraps || k.ID() != "fb104251210ccd0a7a3034515baa0009" {
 			t.Errorf("%s opens as %s, %s, %s, %s", url, k.URL(), k.Provider(), k.Kind(), k.ID())
 		}
@@ -119,6 +122,9 @@ func TestURLsAreRefused(t *testing.T) {
 		"awskms:///alias/one", // no region anywhere
 	} {
 		_, err := awskms.Driver{}.Open(t.Context(), url)
+		if got, err := (awskms.Driver{}).Canonical(t.Context(), url); err == nil {
+			t.Errorf("%s is %s", url, got)
+		}
 		if fault.CodeOf(err) != api.CodeInvalid || fault.FieldOf(err) != keyring.FieldURL || fault.NextOf(err) == "" {
 			t.Errorf("%s: %v (field %q, next %q)", url, err, fault.FieldOf(err), fault.NextOf(err))
 		} else if strings.Contains(err.Error()+fault.NextOf(err), canary) || strings.Contains(err.Error(), "evil") {

@@ -85,6 +85,11 @@ func (d Driver) Open(ctx context.Context, raw string) (keyring.MasterKey, error)
 	return k, err
 }
 
+// Canonical is the URL with its region, and its parameters in their order.
+func (Driver) Canonical(ctx context.Context, raw string) (string, error) {
+	return awsclient.Canonical(ctx, raw, scheme, nameForm, "field")
+}
+
 // with has f use a client for the place that raw names, within the limit.
 func (d Driver) with(ctx context.Context, raw, verb string, f func(context.Context, *secretsmanager.Client, awsclient.Place) error) error {
 	place, err := awsclient.Parse(raw, scheme, nameForm, "field")

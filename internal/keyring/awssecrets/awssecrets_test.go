@@ -172,6 +172,9 @@ func TestSecrets(t *testing.T) {
 		"/slash": "/slash?region=us-east-1", "json?field=master": "json?field=master&region=us-east-1", arnOf("text"): arnOf("text"),
 		arnOf("json") + "?field=master": arnOf("json") + "?field=master",
 	} {
+		if got, err := (awssecrets.Driver{}).Canonical(t.Context(), "awssecretsmanager:///"+url); err != nil || got != "awssecretsmanager:///"+canonical {
+			t.Errorf("%s is %s, %v", url, got, err)
+		}
 		k, err := open(t.Context(), t, base, "awssecretsmanager:///"+url)
 		if err != nil {
 			t.Errorf("%s: %v", url, err)

@@ -43,8 +43,16 @@ func (Driver) Open(_ context.Context, raw string) (keyring.MasterKey, error) {
 	if err != nil {
 		return nil, fault.Wrap("", err, "reading master key file "+path)
 	}
-	return keyring.Hold((&url.URL{Scheme: "file", Path: path}).String(), "file", m)
+	return keyring.Hold(urlOf(path), "file", m)
 }
+
+// Canonical is the URL with nothing encoded that needn't be.
+func (Driver) Canonical(_ context.Context, raw string) (string, error) {
+	path, err := pathOf(raw)
+	return urlOf(path), err
+}
+
+func urlOf(path string) string { return (&url.URL{Scheme: "file", Path: path}).String() }
 
 // pathOf reads file:///path. The path must be absolute and clean, so that a key is named in one way only.
 func pathOf(raw string) (string, error) {
@@ -92,7 +100,7 @@ func opening(err error, path string) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fault.Wrap(api.CodeNotFound, err, "opening master key file "+path).
-			WithNext("put it back: no other key opens a store that was made with it (docs/runbooks/lost-master-key.md); for a new store, keyturn master generate makes one")
+			WithNext("put it back, or see docs/runbooks/lost-master-key.md: a server that still runs holds a copy. For a new store, keyturn master generate makes one")
 	case errors.Is(err, fs.ErrPermission):
 		return fault.Wrap(api.CodeDenied, err, "opening master key file "+path).WithNext("run as the user that owns it")
 	}

@@ -49,6 +49,16 @@ func TestFile(t *testing.T) {
 	keyringtest.Exercise(t, keyringtest.Harness{Open: open("file://" + dir + "/one"), Other: open("file://" + dir + "/two")})
 }
 
+// A path has one spelling, whether or not there is a file.
+func TestCanonical(t *testing.T) {
+	if got, err := (file.Driver{}).Canonical(t.Context(), "file:///none/a%2Db%20c"); err != nil || got != "file:///none/a-b%20c" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if got, err := (file.Driver{}).Canonical(t.Context(), "file://host/x"); err == nil {
+		t.Errorf("no error, and %q", got)
+	}
+}
+
 // 0600 or refused, whoever asks: root too, who could read any file.
 func TestFileModes(t *testing.T) {
 	dir := t.TempDir()

@@ -30,6 +30,9 @@ func New() *Driver {
 // Scheme is "pkcs11".
 func (*Driver) Scheme() string { return scheme }
 
+// Canonical is the URL with its attributes in one order and spelling.
+func (*Driver) Canonical(_ context.Context, raw string) (string, error) { return canonical(raw) }
+
 // Open connects to the key. Errors: invalid for the URL, or a file that is no module; not_found for the module's file, the
 // token, the key or the PIN; wrong_state for a key that could leave the token, for more than one key or token of a name,
 // for files that others can change; denied for the PIN; unavailable.

@@ -19,6 +19,9 @@ func New() Driver { return Driver{} }
 // Scheme is "pkcs11".
 func (Driver) Scheme() string { return scheme }
 
+// Canonical is the URL with its attributes in one order and spelling.
+func (Driver) Canonical(_ context.Context, raw string) (string, error) { return canonical(raw) }
+
 // Open fails: with what is wrong with the URL, or because this binary lacks the provider. Both are errors about the URL
 // ([keyring.FieldURL]): no waiting cures them, so a server that was configured for an HSM doesn't start on whatever other
 // master key it has.

@@ -181,6 +181,12 @@ func (a address) String() string {
 	return scheme + ":" + strings.Join(path, ";") + "?" + strings.Join(query, "&")
 }
 
+// canonical is Driver.Canonical, with PKCS#11 support and without.
+func canonical(raw string) (string, error) {
+	at, err := parse(raw)
+	return at.String(), err
+}
+
 func encode(text, plain string) string {
 	var b strings.Builder
 	for i := range len(text) {

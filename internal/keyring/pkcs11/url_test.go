@@ -19,6 +19,9 @@ func TestURLs(t *testing.T) {
 		"pkcs11:token=%3B%3F%25;object=k;id=%00?module-path=/a%20b":                                  "pkcs11:token=%3B%3F%25;object=k;id=%00?module-path=/a%20b",
 	} {
 		a, err := parse(raw)
+		if spelled, err := canonical(raw); err != nil || spelled != want {
+			t.Errorf("%s is %s, %v", raw, spelled, err)
+		}
 		if err != nil || a.String() != want {
 			t.Errorf("%s\n gives %s, %v,\n want %s", raw, a, err, want)
 			continue
