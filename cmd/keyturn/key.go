@@ -9,6 +9,7 @@ import (
 
 	"github.com/keyturn/keyturn"
 	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/fault"
 )
 
 func keyCommand(a *app) *cobra.Command {
@@ -236,6 +237,7 @@ func (a *app) rotateAll(cmd *cobra.Command, in api.RotateKeyRequest, purpose str
 	return a.with(cmd.Context(), func(s *store) error {
 		list, plan := api.KeyList{Keys: []api.Key{}}, rotationPlan{DryRun: true, Keys: []plannedRotation{}, Skipped: []skippedKey{}}
 		var refused error
+		met := 0
 		for k, err := range s.AllKeys(cmd.Context()) {
 			if err != nil {
 				return err
@@ -243,6 +245,7 @@ func (a *app) rotateAll(cmd *cobra.Command, in api.RotateKeyRequest, purpose str
 			if purpose != "" && k.Purpose != purpose {
 				continue
 			}
+			met++
 			if activeVersion(k) == 0 {
 				why := whyInactive(cmd.Context(), s, k.Name)
 				if plan.Skipped = append(plan.Skipped, skippedKey{k.Name, why}); !in.DryRun {
@@ -262,13 +265,23 @@ func (a *app) rotateAll(cmd *cobra.Command, in api.RotateKeyRequest, purpose str
 			list.Keys = append(list.Keys, rotated)
 			plan.Keys = append(plan.Keys, plannedRotation{k.Name, activeVersion(k), activeVersion(rotated)})
 		}
+		if met == 0 && purpose != "" {
+			return fault.New(api.CodeNotFound, "rotating keys: none has this purpose").WithField("purpose").WithNext("see which purposes there are: keyturn key list")
+		}
 		if in.DryRun {
 			if err := a.showRotationPlan(plan); err != nil {
 				return err
 			}
 			return refused
 		}
-		if err := a.show(list, func(t *table) { keyTable(t, list.Keys) }); err != nil {
+		err := a.show(list, func(t *table) {
+			if len(list.Keys) == 0 && met > 0 {
+				t.line("No key was rotated.")
+				return
+			}
+			keyTable(t, list.Keys)
+		})
+		if err != nil {
 			return err
 		}
 		return refused

@@ -76,7 +76,8 @@ func chosen(in api.EmergencyRequest) error {
 	}
 	switch {
 	case ways != 1:
-		return fault.New(api.CodeInvalid, "exactly one of the keys' names, all, and a purpose says which keys are rotated").WithField("keys")
+		return fault.New(api.CodeInvalid, "exactly one of the keys' names, all, and a purpose says which keys are rotated").WithField("keys").
+			WithNext("name keys, or a purpose, or take all")
 	case len(in.Keys) > maxVersions:
 		return fault.Newf(api.CodeTooLarge, "more than %d keys are named", maxVersions).WithField("keys").WithNext("rotate all, or those of a purpose")
 	case len(in.Compromised) > maxVersions:
@@ -130,7 +131,8 @@ func (s *Service) plan(ctx context.Context, c *access.Caller, in api.EmergencyRe
 			return err
 		}
 		if len(p.targets) == 0 && len(bad.texts) == 0 {
-			return fault.New(api.CodeNotFound, "there is no key with an active version to rotate").WithField("keys")
+			return fault.New(api.CodeNotFound, "there is no key with an active version to rotate").WithField("keys").
+				WithNext("see the purposes of the keys, and their active versions: keyturn key list")
 		}
 		return bad.err()
 	})
@@ -239,7 +241,8 @@ func (p *plan) mark(ctx context.Context, tx store.Tx, in api.EmergencyRequest, f
 		var err error
 		if !ok {
 			if k, err = key(ctx, tx, "compromised", n, v.Key); err == nil {
-				err = fault.Newf(api.CodeInvalid, "key %s isn't among those that are rotated", k.Name).WithField("compromised")
+				err = fault.Newf(api.CodeInvalid, "key %s isn't among those that are rotated", k.Name).WithField("compromised").
+					WithNext("rotate it, too: name it among the keys, or take all; or leave its version out")
 			}
 		} else {
 			err = mayMark(&k, v.Version)

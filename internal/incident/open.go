@@ -119,7 +119,8 @@ func sorted(list []incidents.Version) []incidents.Version {
 // key looks up a key that a request names in place n of a field. The error doesn't repeat the name: it may be anything.
 func key(ctx context.Context, tx store.Tx, field string, n int, name string) (keys.Key, error) {
 	if keys.ValidateName(name) != nil {
-		return keys.Key{}, fault.Newf(api.CodeInvalid, "number %d of %s doesn't begin with a key's name", n+1, field).WithField(field)
+		return keys.Key{}, fault.Newf(api.CodeInvalid, "number %d of %s doesn't begin with a key's name", n+1, field).WithField(field).
+			WithNext("name keys as keyturn key list does")
 	}
 	k, err := tx.KeyByName(ctx, name)
 	if fault.CodeOf(err) == api.CodeNotFound {

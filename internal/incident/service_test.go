@@ -377,6 +377,9 @@ func TestEmergencyIsRefusedBeforeAnythingIsChanged(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), q.says) || strings.Contains(err.Error(), "kt_0123") {
 				t.Errorf("it says %v, want %q", err, q.says)
 			}
+			if _, _, next := keyturn.Explain(err); next == "" {
+				t.Errorf("no next step: %v", err)
+			}
 		})
 	}
 	if got := rotated(); got != before || c.states("phi") != "active" {

@@ -62,7 +62,7 @@ func (k *Key) MayRotate() error {
 		return nil
 	}
 	if k.Suspended() {
-		return fault.Newf(api.CodeWrongState, "key %s is suspended", k.Name).WithNext("end the suspension first: keyturn key resume " + k.Name)
+		return fault.Newf(api.CodeWrongState, "key %s is suspended", k.Name).WithField("key").WithNext("end the suspension first: keyturn key resume " + k.Name)
 	}
 	var scheduled uint32
 	for _, v := range k.Versions {
@@ -75,10 +75,10 @@ func (k *Key) MayRotate() error {
 		}
 	}
 	if scheduled > 0 {
-		return fault.Newf(api.CodeWrongState, "every version of key %s is destroyed or will be", k.Name).
+		return fault.Newf(api.CodeWrongState, "every version of key %s is destroyed or will be", k.Name).WithField("key").
 			WithNext(fmt.Sprintf("keyturn key undestroy %s --version %d, or make another key", k.Name, scheduled))
 	}
-	return fault.Newf(api.CodeWrongState, "every version of key %s is destroyed", k.Name).WithNext("make another key: keyturn key create")
+	return fault.Newf(api.CodeWrongState, "every version of key %s is destroyed", k.Name).WithField("key").WithNext("make another key: keyturn key create")
 }
 
 // Suspended says whether the key protects nothing until somebody resumes it: the last version that was active is held back,

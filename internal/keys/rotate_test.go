@@ -121,7 +121,7 @@ func TestRotateByState(t *testing.T) {
 				}
 				return
 			}
-			if fault.CodeOf(err) != api.CodeWrongState || !strings.Contains(fault.NextOf(err), c.next) {
+			if fault.CodeOf(err) != api.CodeWrongState || fault.FieldOf(err) != "key" || !strings.Contains(fault.NextOf(err), c.next) {
 				t.Errorf("%v, next %q", err, fault.NextOf(err))
 			}
 			sameKey(t, before, k)
