@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/keyturn/keyturn"
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/keyring"
 	"github.com/keyturn/keyturn/internal/server"
 )
 
@@ -19,9 +21,11 @@ const (
 	storeUnknown = "not compared" // there is none here, or it can't be asked
 )
 
-// escrowChecked is what `escrow verify --json` prints.
+// escrowChecked is what `escrow verify --json` prints. OK says that the key was proven; where the shares are whole and too few
+// for that, Missing says how many more it takes.
 type escrowChecked struct {
 	OK        bool         `json:"ok"`
+	Missing   int          `json:"missing,omitempty"`
 	Set       string       `json:"set"`
 	Threshold int          `json:"threshold"`
 	Total     int          `json:"total"`
@@ -41,16 +45,18 @@ func escrowVerify(a *app) *cobra.Command {
 		Use: "verify", Short: "Prove that shares are whole, of one set, enough, and give its key",
 		Long: `Checks the sum of every share, puts the shares together and proves the key that they give, on this machine alone. Where a
 store can be asked, it also compares their set with the store's. No share ever leaves the command. With --record the store
-notes, and its audit log shows, that enough shares were seen: 'keyturn doctor' warns when nobody has shown that for a year.`,
+notes, and its audit log shows, that enough shares were seen: 'keyturn doctor' warns when nobody has shown that for a year.
+
+Whoever keeps one share can check it alone: fewer than enough are found whole, with their set and how many more would prove
+the key ("ok":false and "missing" with --json).`,
 		Example: "  keyturn escrow verify --share-file anna.txt --share-file ben.txt --share-file chris.txt --record",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			shares, m, err := a.combine(cmd.Context(), files)
+			shares, missing, err := a.checkShares(cmd.Context(), files, record)
 			if err != nil {
 				return err
 			}
-			m.Destroy()
-			out := escrowChecked{OK: true, Set: shares[0].Set, Threshold: shares[0].Threshold, Total: shares[0].Total}
+			out := escrowChecked{OK: missing == 0, Missing: missing, Set: shares[0].Set, Threshold: shares[0].Threshold, Total: shares[0].Total}
 			for i, s := range shares {
 				out.Shares = append(out.Shares, shareFound{files[i], s.Index})
 			}
@@ -58,6 +64,11 @@ notes, and its audit log shows, that enough shares were seen: 'keyturn doctor' w
 				return err
 			}
 			return a.show(out, func(t *table) {
+				if out.OK {
+					t.row("result", "whole, and they give the key of their set")
+				} else {
+					t.row("result", fmt.Sprintf("whole; to prove the key of the set takes %d more of its shares", out.Missing))
+				}
 				t.row("set", out.Set)
 				t.row("shares", len(out.Shares))
 				t.row("threshold", out.Threshold)
@@ -69,6 +80,24 @@ notes, and its audit log shows, that enough shares were seen: 'keyturn doctor' w
 		shareFlag(cmd, &files)
 		cmd.Flags().BoolVar(&record, "record", false, "have the store record that enough shares were seen")
 	})
+}
+
+// checkShares reads shares and proves the key that they give. Fewer than enough of one set are checked each for itself, and
+// missing says how many more it takes; they are no evidence to record. The shares come back without their secrets.
+func (a *app) checkShares(ctx context.Context, files []string, record bool) (shares []keyring.EscrowShare, missing int, err error) {
+	shares, err = a.readShares(ctx, files)
+	for _, s := range shares {
+		defer s.Destroy()
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	if few := shares[0].Threshold - len(shares); few > 0 && !record {
+		return shares, few, keyring.CheckShares(shares)
+	}
+	m, err := keyring.CombineShares(shares)
+	m.Destroy()
+	return shares, 0, err
 }
 
 // compareSet holds a set against the store's, where there is a store to ask. Shares must be proven also on the day on which
