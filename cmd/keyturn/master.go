@@ -181,7 +181,11 @@ rows, are named, with exit status 6; all others are moved. Neither touches data.
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.with(cmd.Context(), func(s *store) error {
 				res, err := s.RotateMasterKeys(cmd.Context(), in)
-				if err == nil && !a.json {
+				switch {
+				case err != nil || a.json:
+				case in.KEKs:
+					a.note("A new generation of the %d key-encryption keys was made, and every key version was wrapped anew under it.", res.Rewrapped)
+				default:
 					a.note("%d key-encryption keys wrapped anew.", res.Rewrapped)
 				}
 				return a.showMasters(res, res.MasterKeys, res.Elsewhere, err)
