@@ -73,7 +73,11 @@ func (a *app) verifyRetirement(file, keyFile string) error {
 	}
 	r, err := audit.VerifyRetirement(text, key)
 	if err != nil {
-		return err
+		bad := fault.Wrap("", err, "checking the retirement").WithField("retirement")
+		if fault.NextOf(err) == "" {
+			bad = bad.WithNext("check that --key is the public key of the store's log, and that the file is as keyturn report retirement wrote it: changed, it proves nothing")
+		}
+		return bad
 	}
 	doc := struct {
 		OK bool `json:"ok"`
@@ -98,6 +102,9 @@ func retirementTable(t *table, r api.Retirement) {
 			}
 			t.row(act.what, text)
 		}
+	}
+	if r.DestroyDue != nil && r.Destroyed == nil {
+		t.row("destruction due", r.DestroyDue)
 	}
 	t.row("last opened", r.LastOpened)
 	t.row("on the list of the destroyed", r.Tombstone)
