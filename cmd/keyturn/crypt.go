@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/envelope"
 )
 
 // crypt holds the flags that encrypt, decrypt and rewrap share.
@@ -85,8 +86,8 @@ func decryptCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "decrypt KEY",
 		Short: "Open a ciphertext",
-		Long: `Opens the kt1. text on stdin and prints exactly the plaintext's bytes, with no newline added. The context must be the one
-that it was sealed with.
+		Long: `Opens the kt1. text on stdin, or the same in its binary form as a bytea column holds it, and prints exactly the plaintext's
+bytes, with no newline added. The context must be the one that it was sealed with.
 
 With --lines every line is an item of its own; one that fails is printed as an empty line and named on stderr, and the exit
 status is 6. A plaintext that holds a line break fails there: open it alone.`,
@@ -122,8 +123,8 @@ func rewrapCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rewrap KEY",
 		Short: "Move a ciphertext to the key's active version",
-		Long: `Reads the kt1. text on stdin and prints one that opens to the same plaintext and stands under the active version. The
-plaintext never leaves keyturn. For tables, 'keyturn dataset reencrypt' is the better way.`,
+		Long: `Reads the kt1. text on stdin, or its binary form, and prints a text that opens to the same plaintext and stands under the
+active version. The plaintext never leaves keyturn. For tables, 'keyturn dataset reencrypt' is the better way.`,
 		Example: `  keyturn rewrap phi --context patient=17 < old.kt1 > new.kt1
   keyturn rewrap phi --lines < old.txt > new.txt`,
 		Args: args("KEY"),
@@ -151,8 +152,8 @@ func inspectCommand(a *app) *cobra.Command {
 	return withFlags(&cobra.Command{
 		Use:   "inspect",
 		Short: "Say what a ciphertext says of itself",
-		Long: `Reads a kt1. text on stdin and says which key and version it stands under, without opening it. Nobody has authenticated
-what it says.`,
+		Long: `Reads a kt1. text on stdin, or its binary form, and says which key and version it stands under, without opening it. Nobody
+has authenticated what it says.`,
 		Example: "  keyturn inspect < sealed.kt1\n  keyturn inspect --json < sealed.kt1 | jq .version",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -186,9 +187,13 @@ func withFlags(cmd *cobra.Command, add func(*cobra.Command)) *cobra.Command {
 	return cmd
 }
 
-// readCiphertext reads one kt1. text; blanks around it, as a file's last newline, are no part of it.
+// readCiphertext reads one kt1. text; blanks around it, as a file's last newline, are no part of it. What begins as the binary
+// form does, which no text can, is taken as that, to its last byte.
 func (a *app) readCiphertext(ctx context.Context, file string) (string, error) {
 	b, err := a.readInput(ctx, file, "ciphertext", maxCiphertext)
+	if err == nil && bytes.HasPrefix(b, []byte{'K', 'T', envelope.Format}) {
+		return string(envelope.AppendText(nil, b)), nil
+	}
 	return string(bytes.TrimSpace(b)), err
 }
 
