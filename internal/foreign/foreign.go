@@ -192,18 +192,21 @@ func (s Source) expectation() (func([]byte) bool, error) {
 		return isText, nil
 	}
 	if len(s.Expect) > maxExpect {
-		return nil, invalid("expect", "the expression is too long")
+		return nil, invalid("expect", "the expression is too long").WithNext(nextExpect)
 	}
 	// Compiled alone first: what closes a bracket of ours would be no expression of its own.
 	if _, err := regexp.Compile(s.Expect); err != nil {
-		return nil, invalid("expect", "it is neither utf8 nor any nor a regular expression")
+		return nil, invalid("expect", "it is neither utf8 nor any nor a regular expression").WithNext(nextExpect)
 	}
 	re, err := regexp.Compile(`\A(?:` + s.Expect + `)\z`)
 	if err != nil {
-		return nil, invalid("expect", "it is neither utf8 nor any nor a regular expression")
+		return nil, invalid("expect", "it is neither utf8 nor any nor a regular expression").WithNext(nextExpect)
 	}
 	return re.Match, nil
 }
+
+// nextExpect is how an expectation is written.
+const nextExpect = "say utf8, any, or a regular expression of Go's (RE2) for the whole value, like [0-9]{3}-[0-9]{2}-[0-9]{4}"
 
 // isText is valid UTF-8 without control characters but tab and line breaks. What a wrong key makes of a block of 16 random
 // bytes passes, padding included, about once in a hundred million times.

@@ -44,6 +44,9 @@ func TestSourceValidate(t *testing.T) {
 		if want := map[bool]api.Code{true: "", false: api.CodeInvalid}[c.field == ""]; fault.CodeOf(err) != want || fault.FieldOf(err) != c.field {
 			t.Errorf("%+v: field %q, %v", c.src, fault.FieldOf(err), err)
 		}
+		if c.field == "from.expect" && fault.NextOf(err) == "" {
+			t.Errorf("%+v: no next step: %v", c.src, err)
+		}
 	}
 }
 

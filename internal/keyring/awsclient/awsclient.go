@@ -55,7 +55,7 @@ func Config(ctx context.Context, region string, limit time.Duration) (aws.Config
 		return cfg, errRegion
 	}
 	if _, err := cfg.Credentials.Retrieve(ctx); err != nil {
-		return cfg, remote.Fault(ctx, err, "looking for AWS credentials: none could be had").
+		return cfg, remote.Fault(ctx, err, "looking for AWS credentials: none could be had").WithField("credentials").
 			WithNext("give the machine a role, or the process AWS_PROFILE or the other variables that AWS's own tools read")
 	}
 	// For the service only: the chain asks an instance's metadata, which has no TLS.

@@ -256,7 +256,7 @@ func TestNoCredentials(t *testing.T) {
 	for _, disabled := range []string{"true", "false"} {
 		t.Setenv("AWS_EC2_METADATA_DISABLED", disabled)
 		_, err := awskms.Driver{Limit: limit}.Open(t.Context(), "awskms:///alias/one?region=us-east-1")
-		if fault.CodeOf(err) != api.CodeUnavailable || !strings.Contains(fault.NextOf(err), "AWS_PROFILE") || fault.FieldOf(err) != "" {
+		if fault.CodeOf(err) != api.CodeUnavailable || !strings.Contains(fault.NextOf(err), "AWS_PROFILE") || fault.FieldOf(err) != "credentials" {
 			t.Errorf("instance metadata disabled %s: %v, next %q", disabled, err, fault.NextOf(err))
 		}
 	}

@@ -50,7 +50,7 @@ func readSettings(lookup func(string) (string, bool)) (*settings, error) {
 // check refuses what is missing, contradicts itself, or would be less safe than it looks.
 func (s *settings) check() error {
 	if s.skipVerify != "" {
-		return fault.New(ktapi.CodeInvalid, "signing in to Vault: "+s.names["VAULT_SKIP_VERIFY"]+" is set, and certificates are always verified here").
+		return fault.New(ktapi.CodeInvalid, "signing in to Vault: "+s.names["VAULT_SKIP_VERIFY"]+" is set, and certificates are always verified here").WithField(s.names["VAULT_SKIP_VERIFY"]).
 			WithNext("unset it; for a private certificate authority set VAULT_CACERT to its certificate")
 	}
 	if err := s.checkAddress(); err != nil {
@@ -64,11 +64,11 @@ func (s *settings) check() error {
 	}
 	role, file := s.roleID != "", s.secretIDFile != ""
 	if ways != 1 || role != file {
-		return fault.New(ktapi.CodeInvalid, "signing in to Vault: exactly one way to sign in must be configured").
+		return fault.New(ktapi.CodeInvalid, "signing in to Vault: exactly one way to sign in must be configured").WithField("VAULT_TOKEN").
 			WithNext("set VAULT_TOKEN, or VAULT_TOKEN_FILE, or both VAULT_ROLE_ID and VAULT_SECRET_ID_FILE, and none of the others")
 	}
 	if !printable(s.token) {
-		return fault.New(ktapi.CodeInvalid, "signing in to Vault: what stands in "+s.names["VAULT_TOKEN"]+" is no token").WithNext("set it to a token, and nothing else")
+		return fault.New(ktapi.CodeInvalid, "signing in to Vault: what stands in "+s.names["VAULT_TOKEN"]+" is no token").WithField(s.names["VAULT_TOKEN"]).WithNext("set it to a token, and nothing else")
 	}
 	return nil
 }
@@ -81,7 +81,7 @@ func printable(s string) bool {
 // checkAddress: plain HTTP carries tokens and keys in clear, so it stays on this machine.
 func (s *settings) checkAddress() error {
 	bad := func(why string) error {
-		return fault.New(ktapi.CodeInvalid, "signing in to Vault: "+s.names["VAULT_ADDR"]+" "+why).WithNext(nextAddress)
+		return fault.New(ktapi.CodeInvalid, "signing in to Vault: "+s.names["VAULT_ADDR"]+" "+why).WithField(s.names["VAULT_ADDR"]).WithNext(nextAddress)
 	}
 	if s.address == "" {
 		return bad("is not set")

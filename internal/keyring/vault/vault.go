@@ -80,7 +80,7 @@ func Dial(ctx context.Context, c Config) (*Client, error) {
 	}
 	lib, err := api.NewClient(conf)
 	if err != nil {
-		return nil, fault.Wrap(ktapi.CodeInvalid, err, "reading "+s.names["VAULT_ADDR"]).WithNext(nextAddress)
+		return nil, fault.Wrap(ktapi.CodeInvalid, err, "reading "+s.names["VAULT_ADDR"]).WithField(s.names["VAULT_ADDR"]).WithNext(nextAddress)
 	}
 	if s.namespace != "" {
 		lib.SetNamespace(s.namespace)

@@ -130,11 +130,13 @@ func connecting(ctx context.Context, err error) error {
 		return fault.Wrap(api.CodeUnavailable, err, "connecting to the database").
 			WithNext("check that it runs, that host, port and tls of its URL are right, and that its certificate is one of an authority that this process trusts (SSL_CERT_FILE)")
 	case my.Number == 1049:
-		return fault.New(api.CodeNotFound, "connecting to the database: it doesn't exist on that server").WithField("db")
+		return fault.New(api.CodeNotFound, "connecting to the database: it doesn't exist on that server").WithField("db").WithNext("correct its name in the URL, or make it")
 	case my.Number == 1044 || my.Number == 1045 || my.Number == 1698 || my.Number == 1130 || my.Number == 1862 || my.Number == 4151 || my.Number == 3118:
-		return fault.Newf(api.CodeDenied, "connecting to the database: it refuses the user, the password or the host (error %d)", my.Number).WithField("db")
+		return fault.Newf(api.CodeDenied, "connecting to the database: it refuses the user, the password or the host (error %d)", my.Number).WithField("db").
+			WithNext("check user and password in the dataset's URL, and that this user may connect from this host and use the database: SHOW GRANTS FOR user")
 	}
-	return fault.Newf(api.CodeUnavailable, "connecting to the database: it answers error %d", my.Number)
+	return fault.Newf(api.CodeUnavailable, "connecting to the database: it answers error %d", my.Number).WithField("db").
+		WithNext("see what the error means in the server's documentation, and what its log says")
 }
 
 // close says goodbye.

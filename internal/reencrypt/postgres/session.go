@@ -91,11 +91,13 @@ func connecting(ctx context.Context, err error) error {
 		return fault.Wrap(api.CodeUnavailable, err, "connecting to the database").
 			WithNext("check that it runs, and that host, port and sslmode of its URL are right")
 	case pg.Code == "3D000":
-		return fault.Wrap(api.CodeNotFound, err, "connecting to the database: it doesn't exist on that server").WithField("db")
+		return fault.Wrap(api.CodeNotFound, err, "connecting to the database: it doesn't exist on that server").WithField("db").WithNext("correct its name in the URL, or make it")
 	case class(pg.Code) == "28":
-		return fault.Wrap(api.CodeDenied, err, "connecting to the database: it refuses the user or the password").WithField("db")
+		return fault.Wrap(api.CodeDenied, err, "connecting to the database: it refuses the user or the password").WithField("db").
+			WithNext("check user and password in the dataset's URL, and that pg_hba.conf lets this user in from this host")
 	}
-	return fault.Wrapf(api.CodeUnavailable, err, "connecting to the database: it answers SQLSTATE %s", pg.Code)
+	return fault.Wrapf(api.CodeUnavailable, err, "connecting to the database: it answers SQLSTATE %s", pg.Code).WithField("db").
+		WithNext("see what the SQLSTATE means in the server's documentation, and what its log says")
 }
 
 // query runs one statement with text parameters and answers its rows as text; NULL is empty.

@@ -92,7 +92,7 @@ func TestAdvisory_CVE_2024_6104(t *testing.T) {
 	server := pgtest.Own(t, pgtest.Options{TCP: true})
 	wrong := strings.Replace(server.URL("postgres"), "keyturn:", "keyturn:"+password, 1)
 	_, err = postgres.Driver{}.Open(t.Context(), reencrypt.NewDSN(wrong), reencrypt.Session{})
-	if fault.CodeOf(err) != api.CodeDenied || strings.Contains(fmt.Sprint(err), password) {
+	if fault.CodeOf(err) != api.CodeDenied || fault.FieldOf(err) != "db" || fault.NextOf(err) == "" || strings.Contains(fmt.Sprint(err)+fault.NextOf(err), password) {
 		t.Errorf("a wrong password: %v", err)
 	}
 	_, err = postgres.Driver{}.Open(t.Context(), reencrypt.NewDSN(server.URL("nowhere")), reencrypt.Session{})
