@@ -86,8 +86,8 @@ type EmergencyKey struct {
 }
 
 // EmergencyDataset is a dataset of a plan. Moves says whether it would be re-encrypted ahead of all other work: it is when a
-// column is under one of the keys, whatever it holds. Unknown says why it could not be counted, Problem what keeps it from
-// being re-encrypted now.
+// column is under one of the keys, whatever it holds. Unknown says why it could not be counted, Problem which job works on it
+// and would step aside.
 type EmergencyDataset struct {
 	Dataset string         `json:"dataset"`
 	Held    []IncidentHeld `json:"held"`

@@ -125,7 +125,7 @@ func emergencyPlan(t *table, p api.EmergencyPlan) {
 		if d.Moves {
 			moves = "yes"
 			if d.Problem != "" {
-				moves = "not yet: " + d.Problem
+				moves = "yes; " + d.Problem
 			}
 		}
 		t.row(d.Dataset, held, moves)

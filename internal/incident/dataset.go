@@ -15,6 +15,7 @@ import (
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/gate"
 	"github.com/keyturn/keyturn/internal/incidents"
+	"github.com/keyturn/keyturn/internal/jobs"
 	"github.com/keyturn/keyturn/internal/reencrypt"
 	"github.com/keyturn/keyturn/internal/store"
 )
@@ -22,15 +23,10 @@ import (
 // countTime is how long a dataset may take to be counted before its re-encryption is queued without a count.
 const countTime = 20 * time.Second
 
-// blockedFor is how long another job may keep a dataset from being re-encrypted before that is a failure.
-const blockedFor = 5 * time.Minute
-
-// blockedPause is how often it is looked at meanwhile.
-const blockedPause = 500 * time.Millisecond
-
 // dataset does the next dataset, in name order, or ends the phase. Every dataset is counted, also those of other keys, since
 // values get copied; re-encryption is queued for those whose columns are registered under a key with a compromised version,
-// whether the count found any there or not: it may have failed, and the application may write more.
+// whether the count found any there or not: it may have failed, and the application may write more. Nothing that works on a
+// dataset keeps it waiting: it steps aside for the re-encryption, see reencrypt.Urgent.
 func (w *worker) dataset(ctx context.Context) error {
 	next := w.at
 	d, err := w.nextDataset(ctx)
@@ -42,37 +38,20 @@ func (w *worker) dataset(ctx context.Context) error {
 		w.at = next
 		return nil
 	}
-	moves := w.i.Emergency && concerns(&w.i, d)
-	var blocked error
-	if moves {
-		blocked = w.s.cfg.Store.View(ctx, func(tx store.Tx) error { return w.s.cfg.Datasets.MayUrgent(ctx, tx, d) })
-		if blocked != nil && w.mayWait(blocked) {
-			return w.wait(ctx)
-		}
-		if blocked != nil && fault.CodeOf(blocked) != api.CodeConflict && fault.CodeOf(blocked) != api.CodeWrongState {
-			return blocked
-		}
-	}
-	next.After, next.Waiting = d.Name, time.Time{}
+	next.After = d.Name
 	found, holds, err := w.held(ctx, d)
 	if err != nil {
 		return err
 	}
-	remark := ""
-	switch {
-	case blocked != nil: // for longer than the others should wait
-		if err := w.failed(ctx, "dataset/"+d.Name, blocked); err != nil {
-			return err
-		}
-		next.Failed++
-		moves, remark = false, "; its re-encryption could not be queued: "+fault.MessageOf(blocked)
-	case moves:
-		next.Queued++
-	case !holds:
+	moves := w.i.Emergency && concerns(&w.i, d)
+	if !moves && !holds {
 		w.at = next
 		return nil
 	}
-	return w.queue(ctx, d, found, moves, remark, next)
+	if moves {
+		next.Queued++
+	}
+	return w.queue(ctx, d, found, moves, next)
 }
 
 // nextDataset is the first one after the cursor; nil when there is none.
@@ -144,32 +123,8 @@ func heldBy(d *datasets.Dataset, versions []incidents.Version, rows map[reencryp
 	return out
 }
 
-// mayWait says whether another job that has the dataset may go on for a while. One that waits for a person, or doesn't end,
-// is a failure: the other datasets must not wait for it.
-func (w *worker) mayWait(why error) bool {
-	return fault.CodeOf(why) == api.CodeConflict && (w.at.Waiting.IsZero() || w.s.now().Sub(w.at.Waiting) < blockedFor)
-}
-
-// wait lets some time pass.
-func (w *worker) wait(ctx context.Context) error {
-	if w.at.Waiting.IsZero() {
-		w.at.Waiting = w.s.now()
-		if err := w.save(ctx); err != nil {
-			return err
-		}
-	}
-	timer := time.NewTimer(blockedPause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return fault.Wrap("", context.Cause(ctx), "waiting for a dataset")
-	}
-}
-
 // queue writes what was found, and queues the re-encryption with it.
-func (w *worker) queue(ctx context.Context, d *datasets.Dataset, found api.IncidentDataset, moves bool, remark string, next cursor) error {
+func (w *worker) queue(ctx context.Context, d *datasets.Dataset, found api.IncidentDataset, moves bool, next cursor) error {
 	in := gate.Intent{Action: access.DatasetRead, Type: audit.Reencryption, Verb: "census", Resource: access.Resource{Kind: access.KindDataset, Name: d.Name}, Reason: w.i.Reason}
 	if moves {
 		in.Action, in.Verb = access.DatasetRun, string(reencrypt.KindReencrypt)+"_requested"
@@ -182,9 +137,14 @@ func (w *worker) queue(ctx context.Context, d *datasets.Dataset, found api.Incid
 			}
 		}
 		found.Job = ""
+		remark := ""
 		if moves {
-			if err := w.move(ctx, tx, d, ev, &found); err != nil {
+			over, err := w.move(ctx, tx, d, ev, &found)
+			if err != nil {
 				return err
+			}
+			if over.ID != "" {
+				remark = "; " + stepsAside(over)
 			}
 		}
 		data, err := json.Marshal(found)
@@ -196,22 +156,23 @@ func (w *worker) queue(ctx context.Context, d *datasets.Dataset, found api.Incid
 	})
 }
 
-// move queues the re-encryption, unless the dataset was removed meanwhile. A job that took it in this moment is a conflict,
-// and the next attempt of ours waits for it.
-func (w *worker) move(ctx context.Context, tx store.Tx, d *datasets.Dataset, ev *audit.Event, found *api.IncidentDataset) error {
+// move queues the re-encryption, unless the dataset was removed meanwhile. over is the job that steps aside for it.
+func (w *worker) move(ctx context.Context, tx store.Tx, d *datasets.Dataset, ev *audit.Event, found *api.IncidentDataset) (over jobs.Job, err error) {
 	now, err := tx.Dataset(ctx, d.Name)
 	if fault.CodeOf(err) == api.CodeNotFound || err == nil && now.ID != d.ID {
-		return nil
+		return over, nil
 	}
 	if err != nil {
-		return err
+		return over, err
 	}
-	j, err := w.s.cfg.Datasets.Urgent(ctx, tx, d, w.i.OpenedBy)
-	if fault.CodeOf(err) == api.CodeConflict || fault.CodeOf(err) == api.CodeWrongState {
-		return fault.Wrap(api.CodeBusy, err, "queueing a re-encryption")
-	}
+	j, over, err := w.s.cfg.Datasets.Urgent(ctx, tx, d, w.i.OpenedBy)
 	found.Job, ev.Details.Job, ev.Details.Kind = j.ID, j.ID, j.Kind
-	return err
+	return over, err
+}
+
+// stepsAside says what becomes of a job that has a dataset.
+func stepsAside(over jobs.Job) string {
+	return fmt.Sprintf("job %s (%s), begun by %s, steps aside until that has ended", over.ID, over.Kind, over.Actor)
 }
 
 // foundText is a finding in words.

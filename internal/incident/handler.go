@@ -45,8 +45,7 @@ type cursor struct {
 	Phase   string    `json:"phase"`
 	Next    int       `json:"next,omitempty"`    // rotate: of the targets; uses: of the keys
 	After   string    `json:"after,omitempty"`   // datasets: the name of the last one that is done
-	Waiting time.Time `json:"waiting,omitzero"`  // since when another job keeps the next dataset
-	Failed  int64     `json:"failed,omitempty"`  // keys and datasets on the list of failures
+	Failed  int64     `json:"failed,omitempty"`  // keys on the list of failures
 	Ended   bool      `json:"ended,omitempty"`   // the job ended with failures: a retry begins anew
 	Changed int64     `json:"changed,omitempty"` // keys that this job changed
 	Queued  int64     `json:"queued,omitempty"`  // datasets
@@ -233,7 +232,7 @@ func passes(err error) bool {
 	return fault.CodeOf(err) == api.CodeConflict || jobs.Retryable(fault.CodeOf(err))
 }
 
-// failed puts a key or dataset on the job's list, for people; the others go on.
+// failed puts a key on the job's list, for people; the others go on.
 func (w *worker) failed(ctx context.Context, item string, why error) error {
 	return w.run.AddFailures(ctx, []jobs.Failure{{Item: item, Reason: fault.MessageOf(why), At: w.s.now()}})
 }
@@ -263,7 +262,7 @@ func (w *worker) end(ctx context.Context) error {
 		return err
 	}
 	if at.Failed > 0 {
-		return fault.Newf(api.CodeWrongState, "answering incident %s: %d keys or datasets could not be done", w.i.ID, at.Failed).
+		return fault.Newf(api.CodeWrongState, "answering incident %s: %d keys could not be done", w.i.ID, at.Failed).
 			WithNext("see them with keyturn job show " + w.run.Job.ID + ", mend the cause, then: keyturn job retry " + w.run.Job.ID)
 	}
 	return nil

@@ -101,13 +101,13 @@ func (s *Service) planDataset(ctx context.Context, i *incidents.Incident, d *dat
 	if !out.Moves {
 		return out, nil
 	}
-	err := s.cfg.Store.View(ctx, func(tx store.Tx) error { return s.cfg.Datasets.MayUrgent(ctx, tx, d) })
-	switch fault.CodeOf(err) {
-	case "":
-	case api.CodeConflict, api.CodeWrongState:
-		out.Problem = fault.MessageOf(err)
-	default:
-		return out, err
-	}
-	return out, nil
+	err := s.cfg.Store.View(ctx, func(tx store.Tx) error {
+		over, err := s.cfg.Datasets.InTheWay(ctx, tx, d)
+		out.Problem = ""
+		if over.ID != "" {
+			out.Problem = stepsAside(over)
+		}
+		return err
+	})
+	return out, err
 }

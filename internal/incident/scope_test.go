@@ -285,8 +285,63 @@ func TestUnfinishedReencryptionIsRaised(t *testing.T) {
 	})
 }
 
-// Another job that has the dataset and waits for a person is a failure of the emergency's job, which says so and is retried.
-func TestDatasetThatAnotherJobHas(t *testing.T) {
+// Another job that has the dataset steps aside, at whatever pace it was told to work, and keeps its place: the emergency waits for
+// nothing, and says in its timeline whose work it passed.
+func TestBusyDatasetHoldsNobodyUp(t *testing.T) {
+	onBoth(t, func(c *clinic) {
+		ctx := c.Context()
+		run, err := c.VerifyDataset(ctx, "patients", api.DatasetRunRequest{Rate: 1, BatchSize: 1}) // for a minute and a half
+		c.must(err)
+		c.until(run.Job, func(j api.Job) bool { return j.Done > 0 })
+		e, err := c.Emergency(ctx, api.EmergencyRequest{Keys: []string{"phi"}, Reason: "x"})
+		c.must(err)
+		c.until(run.Job, func(j api.Job) bool { return j.State == "queued" && strings.Contains(j.Error, "steps aside for job ") })
+		if j := c.finish(e.Incident.Job); j.State != "done" {
+			c.Fatalf("the emergency ended %s: %s", j.State, j.Error)
+		}
+		d := c.show(e.Incident.ID)
+		if j := c.finish(d.Datasets[0].Job); j.State != "done" {
+			c.Fatalf("re-encryption ended %s: %s", j.State, j.Error)
+		}
+		if d = c.show(e.Incident.ID); *d.Remaining != 0 {
+			c.Errorf("%+v", d.Datasets)
+		}
+		j, err := c.Job(ctx, run.Job)
+		c.must(err)
+		if j.State == "done" || j.State == "failed" || j.Done == 0 {
+			c.Errorf("what stepped aside is %s after %d rows: %s", j.State, j.Done, j.Error)
+		}
+		texts := ""
+		for _, entry := range d.Timeline {
+			texts += entry.Text + "\n"
+		}
+		if want := "; job " + run.Job + " (dataset-verify), begun by " + server.Administrator + ", steps aside until that has ended"; !strings.Contains(texts, want) {
+			c.Errorf("the timeline lacks %q:\n%s", want, texts)
+		}
+		c.must(second(c.CancelJob(ctx, run.Job)))
+	})
+}
+
+// A re-encryption that was told to be slow is not, once it answers an incident.
+func TestRaisedReencryptionIsNotSlow(t *testing.T) {
+	onBoth(t, func(c *clinic) {
+		c.must(second(c.RotateKey(c.Context(), "phi", api.RotateKeyRequest{})))
+		run, err := c.ReencryptDataset(c.Context(), "patients", api.DatasetRunRequest{Rate: 1, BatchSize: 1, Workers: 1})
+		c.must(err)
+		c.until(run.Job, func(j api.Job) bool { return j.Done > 0 })
+		_, d := c.emergency(api.EmergencyRequest{Keys: []string{"phi"}, Reason: "x"})
+		if set := d.Datasets[0]; set.Job != run.Job || *set.Remaining != 0 {
+			c.Errorf("%+v, the job was %s", set, run.Job)
+		}
+		if j := c.finish(run.Job); j.Run.Seconds > 60 { // 99 rows, one a second
+			c.Errorf("it worked for %.0f s", j.Run.Seconds)
+		}
+	})
+}
+
+// A job that waits for a person is passed, too. While the re-encryption is unfinished, nothing else begins on the dataset, and what
+// was begun before is still to be had.
+func TestPausedJobIsPassed(t *testing.T) {
 	onBoth(t, func(c *clinic) {
 		ctx := c.Context()
 		run, err := c.ReencryptDataset(ctx, "patients", api.DatasetRunRequest{DryRun: true, Rate: 5, BatchSize: 1})
@@ -295,29 +350,55 @@ func TestDatasetThatAnotherJobHas(t *testing.T) {
 		if j := c.finish(run.Job); j.State != "paused" {
 			c.Fatalf("the job ended before it could be paused: %s", j.State)
 		}
-		e, err := c.Emergency(ctx, api.EmergencyRequest{Keys: []string{"phi"}, Reason: "x"})
+		in := api.EmergencyRequest{Keys: []string{"phi"}, Reason: "x"}
+		plan, err := c.PlanEmergency(ctx, in)
 		c.must(err)
-		j := c.finish(e.Incident.Job)
-		if j.State != "failed" || !strings.Contains(j.Error, "1 keys or datasets") || c.states("phi") != "deactivated compromised active" {
-			c.Fatalf("the job ended %s: %s; phi is %s", j.State, j.Error, c.states("phi"))
+		if p := plan.Datasets[0]; !p.Moves || !strings.Contains(p.Problem, run.Job) {
+			c.Errorf("planned: %+v", p)
 		}
-		list, err := c.JobFailures(ctx, e.Incident.Job, 0, 0)
-		if err != nil || list.Total != 1 || list.Failures[0].Item != "dataset/patients" || !strings.Contains(list.Failures[0].Reason, run.Job) {
-			c.Errorf("%+v, %v", list, err)
-		}
-		c.wants(second(c.CloseIncident(ctx, e.Incident.ID, "done")), api.CodeWrongState, "incident")
-		c.must(second(c.CancelJob(ctx, run.Job)))
-		c.must(second(c.RetryJob(ctx, e.Incident.Job)))
+		c.app.Exec(c, "ALTER TABLE patients RENAME TO elsewhere") // so that the re-encryption waits
+		e, err := c.Emergency(ctx, in)
+		c.must(err)
 		if j := c.finish(e.Incident.Job); j.State != "done" {
-			c.Fatalf("the retry ended %s: %s", j.State, j.Error)
+			c.Fatalf("the emergency ended %s: %s", j.State, j.Error)
 		}
-		d := c.show(e.Incident.ID)
-		c.finish(d.Datasets[0].Job)
-		if got := c.states("phi"); got != "deactivated compromised active" {
-			c.Errorf("rotated twice: %s", got)
+		moving := c.show(e.Incident.ID).Datasets[0].Job
+		c.must(second(c.PauseJob(ctx, moving)))
+		c.finish(moving)
+		c.app.Exec(c, "ALTER TABLE elsewhere RENAME TO patients")
+		_, err = c.VerifyDataset(ctx, "patients", api.DatasetRunRequest{})
+		c.wants(err, api.CodeConflict, "dataset")
+		if !strings.Contains(fmt.Sprint(err), moving) {
+			c.Errorf("refused because: %v", err)
 		}
+		for _, dry := range []bool{true, false} {
+			again, err := c.ReencryptDataset(ctx, "patients", api.DatasetRunRequest{DryRun: dry})
+			c.must(err)
+			if want := map[bool]string{true: run.Job, false: moving}[dry]; again.Job != want {
+				c.Errorf("dry run %t: job %s, want %s", dry, again.Job, want)
+			}
+		}
+		c.must(second(c.ResumeJob(ctx, moving)))
+		if j := c.finish(moving); j.State != "done" {
+			c.Fatalf("re-encryption ended %s: %s", j.State, j.Error)
+		}
+		c.must(second(c.ResumeJob(ctx, run.Job)))
+		c.must(second(c.CancelJob(ctx, run.Job)))
 		c.must(second(c.CloseIncident(ctx, e.Incident.ID, "done")))
 	})
+}
+
+// until watches a job until it is as want says.
+func (c *clinic) until(job string, want func(api.Job) bool) (last api.Job) {
+	c.Helper()
+	for j, err := range c.WatchJob(c.Context(), job) {
+		c.must(err)
+		if last = j; want(j) {
+			return j
+		}
+	}
+	c.Fatalf("the job ended %s", last.State)
+	return last
 }
 
 // Whoever had a dataset decrypted may have used every version of its key, and is named; so are those who may.

@@ -54,8 +54,8 @@ type Keys interface {
 
 // Datasets is what an incident asks of datasets: package reencrypt.
 type Datasets interface {
-	MayUrgent(ctx context.Context, tx store.Tx, d *datasets.Dataset) error
-	Urgent(ctx context.Context, tx store.Tx, d *datasets.Dataset, actor string) (jobs.Job, error)
+	InTheWay(ctx context.Context, tx store.Tx, d *datasets.Dataset) (over jobs.Job, err error)
+	Urgent(ctx context.Context, tx store.Tx, d *datasets.Dataset, actor string) (j, over jobs.Job, err error)
 	Holds(ctx context.Context, d *datasets.Dataset, versions []reencrypt.VersionOf) (map[reencrypt.VersionOf]int64, error)
 }
 

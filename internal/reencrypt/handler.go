@@ -54,6 +54,9 @@ func (h handler) Run(ctx context.Context, run *runner.Run) error {
 	if err := c.load(); err != nil {
 		return err
 	}
+	if err := h.s.turn(ctx, run.Job); err != nil {
+		return err
+	}
 	d, err := h.s.record(ctx, c.args.Dataset)
 	if fault.CodeOf(err) == api.CodeNotFound || err == nil && d.ID != c.args.ID {
 		return fault.Newf(api.CodeWrongState, "dataset %s was removed", c.args.Dataset)
@@ -63,6 +66,9 @@ func (h handler) Run(ctx context.Context, run *runner.Run) error {
 	}
 	if err := h.s.genuine(ctx, h.kind, &d, c.args); err != nil {
 		return c.close(ctx, false, err)
+	}
+	if urgent(run.Job) {
+		c.args = c.args.hurried()
 	}
 	done, err := c.advance(ctx, &d)
 	waits := c.args.Patient && ctx.Err() == nil && gone(err)

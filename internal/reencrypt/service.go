@@ -29,6 +29,8 @@ type Config struct {
 	Enqueue func(ctx context.Context, tx store.Tx, j jobs.Job) (jobs.Job, error)
 	// Raise puts a job that was enqueued before all that isn't urgent.
 	Raise func(ctx context.Context, tx store.Tx, id string) (jobs.Job, error)
+	// Recall has a running job begin its next chunk at once.
+	Recall func(ctx context.Context, tx store.Tx, id string) error
 	// Getenv reads the environment of this process, for datasets whose connection is named by a variable.
 	Getenv func(name string) string
 	// Buried says whether a version stands on the list of destroyed versions outside the store: whatever the store says, it

@@ -290,23 +290,44 @@ func (s *Service) enqueue(ctx context.Context, tx store.Tx, c *access.Caller, ki
 	if err != nil {
 		return jobs.Job{}, fault.Wrap(api.CodeInternal, err, "writing a job's arguments")
 	}
+	list, err := unfinished(ctx, tx, a.Dataset)
+	if err != nil {
+		return jobs.Job{}, err
+	}
+	var first *jobs.Job // an emergency's, that goes before all others
+	for i := range list {
+		if doesThat(&list[i], kind, a) {
+			return list[i], nil
+		}
+		if urgent(list[i]) {
+			first = &list[i]
+		}
+	}
+	if first != nil {
+		return *first, hasIt(first, a.Dataset)
+	}
 	j, err := s.cfg.Enqueue(ctx, tx, jobs.Job{Kind: string(kind), Subject: subject(a.Dataset), UniqueKey: subject(a.Dataset), Args: text, Actor: actor(c),
 		Priority: q.Priority, Tries: q.Tries})
 	if err != nil {
 		return j, err
 	}
+	if !doesThat(&j, kind, a) {
+		return j, hasIt(&j, a.Dataset)
+	}
 	var taken args
 	if err := json.Unmarshal(j.Args, &taken); err != nil {
 		return j, fault.Wrap(api.CodeInternal, err, "reading a job's arguments")
-	}
-	if j.Kind != string(kind) || taken.DryRun != a.DryRun || taken.ID != a.ID || !taken.From.same(a.From) {
-		return j, fault.Newf(api.CodeConflict, "job %s (%s) on dataset %s hasn't ended", j.ID, j.Kind, a.Dataset).WithField("dataset").
-			WithNext("wait for it, or end it: keyturn job cancel " + j.ID)
 	}
 	if a.From != nil && taken.From.Secret == a.From.Secret { // the job is new
 		return j, tx.SetJobSecret(ctx, j.ID, a.sealed)
 	}
 	return j, nil
+}
+
+// doesThat says whether an unfinished job does what is asked for, so that it is the answer.
+func doesThat(j *jobs.Job, kind Kind, a args) bool {
+	var taken args
+	return json.Unmarshal(j.Args, &taken) == nil && j.Kind == string(kind) && taken.DryRun == a.DryRun && taken.ID == a.ID && taken.From.same(a.From)
 }
 
 // RunOf is the counts of a job on a dataset; nil for jobs of other kinds.

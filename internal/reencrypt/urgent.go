@@ -3,69 +3,181 @@ package reencrypt
 import (
 	"context"
 	"encoding/json"
+	"slices"
+	"time"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/datasets"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/jobs"
+	"github.com/keyturn/keyturn/internal/runner"
 	"github.com/keyturn/keyturn/internal/store"
 )
 
 // Urgent queues the re-encryption of a dataset ahead of everything else, inside a transaction of the caller, who has
 // decided that it may be and records it. An unfinished re-encryption is raised instead, and resumed if it was paused: it
-// works towards the version that is active when it ends, whatever was when it began. Errors: conflict, which passes, when
-// another job works on the dataset or its re-encryption is just ending; wrong_state when such a job is paused.
-func (s *Service) Urgent(ctx context.Context, tx store.Tx, d *datasets.Dataset, actor string) (jobs.Job, error) {
+// works towards the version that is active when it ends, whatever was when it began, and no longer at the pace that it was
+// given. Any other job that has the dataset keeps its place and steps aside until this one has ended, see turn: over is that
+// job, for the record. Errors: busy, which passes, when the job that would be raised is just ending.
+func (s *Service) Urgent(ctx context.Context, tx store.Tx, d *datasets.Dataset, actor string) (j, over jobs.Job, err error) {
 	a := args{Dataset: d.Name, ID: d.ID, Rate: DefaultRate, Compromised: true, Patient: true}
 	if err := s.sign(ctx, KindReencrypt, d, &a); err != nil {
-		return jobs.Job{}, err
+		return j, over, err
 	}
 	text, err := json.Marshal(a)
 	if err != nil {
-		return jobs.Job{}, fault.Wrap(api.CodeInternal, err, "writing a job's arguments")
+		return j, over, fault.Wrap(api.CodeInternal, err, "writing a job's arguments")
 	}
-	j, err := s.cfg.Enqueue(ctx, tx, jobs.Job{
-		Kind: string(KindReencrypt), Subject: subject(d.Name), UniqueKey: subject(d.Name), Args: text, Actor: actor, Priority: jobs.PriorityUrgent,
-	})
-	if err != nil || j.Priority == jobs.PriorityUrgent && j.State == jobs.Queued && j.Epoch == 0 {
-		return j, err
+	list, err := unfinished(ctx, tx, d.Name)
+	if err != nil {
+		return j, over, err
 	}
-	if err := mayRaise(j, d); err != nil {
-		return j, err
-	}
-	return s.cfg.Raise(ctx, tx, j.ID)
-}
-
-// MayUrgent is the error that Urgent would answer now because of another job, or nil: for who asks often.
-func (s *Service) MayUrgent(ctx context.Context, tx store.Tx, d *datasets.Dataset) error {
-	unfinished, err := tx.Jobs(ctx, jobs.Filter{States: []jobs.State{jobs.Queued, jobs.Running, jobs.Paused}, Subject: subject(d.Name), Limit: 1})
-	if err != nil || len(unfinished) == 0 {
-		return err
-	}
-	return mayRaise(unfinished[0], d)
-}
-
-// mayRaise says whether an unfinished job does what Urgent wants done.
-func mayRaise(j jobs.Job, d *datasets.Dataset) error {
-	var a args
-	var p progress
-	if err := json.Unmarshal(j.Args, &a); err != nil {
-		return fault.Wrap(api.CodeInternal, err, "reading a job's arguments")
-	}
-	if len(j.Progress) > 0 {
-		if err := json.Unmarshal(j.Progress, &p); err != nil {
-			return fault.Wrap(api.CodeInternal, err, "reading a job's progress")
+	for _, one := range list {
+		if !moves(one, d) {
+			over = one
+		} else if j.ID == "" || before(one, j) {
+			j = one
 		}
 	}
-	if j.Kind == string(KindReencrypt) && !a.DryRun && a.ID == d.ID && !p.Ended && j.Control != jobs.Cancel {
-		return nil
+	for _, place := range []string{subject(d.Name), subject(d.Name) + firstPlace} {
+		if j.ID != "" {
+			break
+		}
+		other, err := s.cfg.Enqueue(ctx, tx, jobs.Job{
+			Kind: string(KindReencrypt), Subject: subject(d.Name), UniqueKey: place, Args: text, Actor: actor, Priority: jobs.PriorityUrgent,
+		})
+		if err != nil {
+			return j, over, err
+		}
+		if moves(other, d) {
+			j = other
+		} else {
+			over = other
+		}
 	}
-	code := api.CodeConflict
-	if j.State == jobs.Paused {
-		code = api.CodeWrongState
+	switch {
+	case j.ID == "":
+		return j, over, fault.Newf(api.CodeBusy, "job %s (%s) on dataset %s is just ending", over.ID, over.Kind, d.Name).WithField("dataset").WithNext("try again")
+	case j.State == jobs.Queued && j.Epoch == 0 && urgent(j): // new, or waits for its first chunk
+		return j, over, nil
 	}
-	return fault.Newf(code, "job %s (%s) on dataset %s hasn't ended", j.ID, j.Kind, d.Name).WithField("dataset").
-		WithNext("wait for it, or end it: keyturn job cancel " + j.ID)
+	slow := !urgent(j) && j.State == jobs.Running
+	if j, err = s.cfg.Raise(ctx, tx, j.ID); err == nil && slow {
+		err = s.cfg.Recall(ctx, tx, j.ID) // its chunk still works at the old pace
+	}
+	return j, over, err
+}
+
+// firstPlace follows a dataset's subject in the unique key of a re-encryption that goes before the job that has the subject.
+const firstPlace = "/first"
+
+// MayMove is the error that Move would answer now because of another job, or nil: for who asks often.
+func (s *Service) MayMove(ctx context.Context, tx store.Tx, d *datasets.Dataset) error {
+	list, err := unfinished(ctx, tx, d.Name)
+	if err != nil || len(list) == 0 || slices.ContainsFunc(list, func(j jobs.Job) bool { return moves(j, d) }) {
+		return err
+	}
+	return hasIt(&list[0], d.Name)
+}
+
+// InTheWay is a job that would step aside for the dataset's urgent re-encryption; one without an id when there is none.
+func (s *Service) InTheWay(ctx context.Context, tx store.Tx, d *datasets.Dataset) (over jobs.Job, err error) {
+	list, err := unfinished(ctx, tx, d.Name)
+	for _, j := range list {
+		if !moves(j, d) {
+			over = j
+		}
+	}
+	return over, err
+}
+
+// unfinished lists the jobs on a dataset that haven't ended. That is one at most, and beside it an urgent re-encryption that
+// goes before it.
+func unfinished(ctx context.Context, tx store.Tx, dataset string) ([]jobs.Job, error) {
+	return tx.Jobs(ctx, jobs.Filter{States: []jobs.State{jobs.Queued, jobs.Running, jobs.Paused}, Subject: subject(dataset), Limit: jobs.MaxLimit})
+}
+
+// hasIt refuses because of a job that has the dataset.
+func hasIt(j *jobs.Job, dataset string) error {
+	next := "wait for it, or end it: keyturn job cancel " + j.ID
+	if urgent(*j) {
+		next = "wait for it, it answers an incident: keyturn job watch " + j.ID
+	}
+	return fault.Newf(api.CodeConflict, "job %s (%s) on dataset %s hasn't ended", j.ID, j.Kind, dataset).WithField("dataset").WithNext(next)
+}
+
+// moves says whether an unfinished job does what Urgent wants done.
+func moves(j jobs.Job, d *datasets.Dataset) bool {
+	var a args
+	var p progress
+	if json.Unmarshal(j.Args, &a) != nil || len(j.Progress) > 0 && json.Unmarshal(j.Progress, &p) != nil {
+		return false
+	}
+	return j.Kind == string(KindReencrypt) && !a.DryRun && a.ID == d.ID && !p.Ended && j.Control != jobs.Cancel
+}
+
+// urgent says whether a job answers an incident: nothing else on a dataset is queued so, or raised.
+func urgent(j jobs.Job) bool {
+	return j.Kind == string(KindReencrypt) && j.Priority == jobs.PriorityUrgent
+}
+
+// before says which of two jobs on one dataset works first. It orders all of them, so that no two ever wait for one another.
+func before(a, b jobs.Job) bool {
+	if urgent(a) != urgent(b) {
+		return urgent(a)
+	}
+	return a.ID < b.ID
+}
+
+// How long jobs on one dataset wait for one another. Who goes first looks more often, so that it finds its turn.
+const (
+	firstPause = time.Second
+	asidePause = 10 * time.Second
+)
+
+// turn is nil when a chunk of the job may begin. A re-encryption that answers an incident goes before every other job on its
+// dataset, whatever that is and at whatever pace it was told to work: the other is recalled, steps aside and goes on
+// afterwards, so nobody loses anything, and nobody can hold up an emergency by work of his own. A job that is paused waits for
+// a person, and nobody waits for it.
+func (s *Service) turn(ctx context.Context, j jobs.Job) error {
+	var list []jobs.Job
+	err := s.cfg.Store.View(ctx, func(tx store.Tx) (err error) {
+		list, err = tx.Jobs(ctx, jobs.Filter{States: []jobs.State{jobs.Queued, jobs.Running}, Subject: j.Subject, Limit: jobs.MaxLimit})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var wait error
+	for _, o := range list {
+		switch {
+		case o.ID == j.ID || !isKind(o.Kind):
+		case before(o, j):
+			return &runner.Later{After: asidePause, Why: "steps aside for job " + o.ID + " (" + o.Kind + ") on the same dataset"}
+		case o.State == jobs.Running:
+			if err := s.cfg.Store.Change(ctx, func(tx store.Tx) error { return s.cfg.Recall(ctx, tx, o.ID) }); err != nil {
+				return err
+			}
+			wait = &runner.Later{After: firstPause, Why: "waiting until job " + o.ID + " (" + o.Kind + ") steps aside"}
+		}
+	}
+	return wait
+}
+
+// hurried are the arguments of a re-encryption that was raised: at least as fast as one that Urgent queues, and as patient. Whoever
+// asked for it may have wanted it slow; in an emergency that is nobody's to choose.
+func (a args) hurried() args {
+	if a.Rate > 0 {
+		a.Rate = max(a.Rate, DefaultRate)
+	}
+	if a.Workers > 0 {
+		a.Workers = max(a.Workers, defaultWorkers)
+	}
+	if a.Batch > 0 {
+		a.Batch = max(a.Batch, throttledBatch)
+	}
+	a.Patient = true
+	return a
 }
 
 // Holds counts the values that a dataset holds under each of the versions now, all columns together, after a durable flush

@@ -149,7 +149,7 @@ func (s *Service) begin(ctx context.Context, d *datasets.Dataset, rule keys.Effe
 	var taken error
 	busy := 0
 	err := s.cfg.Store.View(ctx, func(tx store.Tx) (err error) { // so that a refusal isn't recorded each time
-		taken = s.cfg.Datasets.MayUrgent(ctx, tx, d)
+		taken = s.cfg.Datasets.MayMove(ctx, tx, d)
 		busy, err = s.cfg.Datasets.Moving(ctx, tx)
 		return err
 	})

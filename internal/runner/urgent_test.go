@@ -2,12 +2,14 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/jobs"
+	"github.com/keyturn/keyturn/internal/store"
 )
 
 // An urgent job that finds every place taken gets one soon: the chunks of others end early, and go on after it.
@@ -73,5 +75,54 @@ func TestRaise(t *testing.T) {
 		}
 		refuse(t, st, r, (*Runner).Raise, waiting.ID, api.CodeWrongState)
 		refuse(t, st, r, (*Runner).Raise, "none", api.CodeNotFound)
+	})
+}
+
+// Recall takes a running chunk over: the next one begins at once, and the old one writes nothing more. A job that isn't running
+// is left alone.
+func TestRecall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := openStore(t)
+		stopped := make(chan error, 1)
+		begun := make(chan int64, 2)
+		long := funcHandler{"long", func(ctx context.Context, run *Run) error {
+			if begun <- run.Job.Epoch; run.Job.Epoch > 1 {
+				return nil
+			}
+			for {
+				select {
+				case <-time.After(100 * time.Millisecond):
+				case <-ctx.Done():
+				}
+				if err := run.Save(ctx, nil, nil, 1, 2); err != nil {
+					stopped <- err
+					return err
+				}
+			}
+		}}
+		r := newRunner(t, st, Config{}, long)
+		recall := func(id string) {
+			t.Helper()
+			change(t, st, func(tx store.Tx) error { return r.Recall(t.Context(), tx, id) })
+		}
+		j := enqueue(t, st, r, jobs.Job{Kind: "long"})
+		recall(j.ID)
+		start(t, r)
+		receive(t, begun, "first chunk")
+		asked := time.Now()
+		recall(j.ID)
+		if epoch := receive(t, begun, "second chunk"); epoch != 2 || time.Since(asked) > 2*time.Second {
+			t.Errorf("epoch %d after %s", epoch, time.Since(asked))
+		}
+		if err := receive(t, stopped, "end of the first chunk"); !errors.Is(err, jobs.ErrLost) {
+			t.Errorf("the first chunk ended with %v", err)
+		}
+		if j := wait(t, r, j.ID); j.State != jobs.Done || j.Priority != jobs.PriorityNormal {
+			t.Errorf("%+v", j)
+		}
+		recall(j.ID)
+		if j := read(t, st, j.ID); j.State != jobs.Done {
+			t.Errorf("%+v", j)
+		}
 	})
 }

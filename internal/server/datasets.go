@@ -13,7 +13,7 @@ import (
 
 func (s *Server) newDatasets() *reencrypt.Service {
 	return reencrypt.New(reencrypt.Config{
-		Gate: s.gate, Ring: s.ring, Store: s.store, Clock: s.time.Now, Enqueue: s.enqueue, Raise: s.raise, Getenv: s.getenv,
+		Gate: s.gate, Ring: s.ring, Store: s.store, Clock: s.time.Now, Enqueue: s.enqueue, Raise: s.raise, Recall: s.recall, Getenv: s.getenv,
 		Buried: func(id envelope.KeyID, version uint32) bool { return s.kms.Buried(id, version) }, // kms is made later, and asks datasets
 	}, datasetDrivers...)
 }

@@ -62,6 +62,11 @@ func (s *Server) raise(ctx context.Context, tx store.Tx, id string) (jobs.Job, e
 	return j, err
 }
 
+// recall has a running job begin its next chunk at once.
+func (s *Server) recall(ctx context.Context, tx store.Tx, id string) error {
+	return s.runner.Recall(ctx, tx, id)
+}
+
 // clockEvery is how often a server looks at the clock, and writes down for how long it has run.
 const clockEvery = time.Minute
 
