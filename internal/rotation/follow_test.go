@@ -240,3 +240,44 @@ func TestWhatIsGivenUpIsAnAlert(t *testing.T) {
 		t.Errorf("a job that ended long ago: %v", err)
 	}
 }
+
+// Work of every kind that is given up is an alert at once and a problem to the health check: an incident that isn't answered, for as
+// long as that is so, and a dataset that isn't encrypted. What only looked is the business of who asked.
+func TestWhatAnyRoomGivesUpIsAnAlert(t *testing.T) {
+	h := open(t, "listen: []\n")
+	h.key("phi", "phi", "")
+	h.dataset("sealed")
+	h.sql(filepath.Join(h.dir, "keyturn.db"), `CREATE TRIGGER spoilt AFTER INSERT ON jobs
+		BEGIN UPDATE jobs SET args = CAST(replace(CAST(args AS TEXT), '"incident":"', '"incident":"x') AS BLOB) WHERE id = new.id AND kind = 'emergency-rotate';
+		UPDATE jobs SET args = CAST(replace(CAST(args AS TEXT), '"compromised":true', '"compromised":true,"workers":1') AS BLOB) WHERE id = new.id AND kind LIKE 'dataset-%'; END`)
+	h.served()
+	for _, start := range []func(context.Context, string, api.DatasetRunRequest) (api.DatasetRun, error){h.VerifyDataset, h.EncryptDataset, h.EncryptDataset} {
+		run, err := start(t.Context(), "sealed", api.DatasetRunRequest{})
+		h.must(err)
+		if j := h.end(run.Job); j.State != "failed" {
+			t.Fatalf("%+v", j)
+		}
+	}
+	e, err := h.Emergency(t.Context(), api.EmergencyRequest{Keys: []string{"phi"}, Reason: "laptop stolen"})
+	h.must(err)
+	for resource, job := range map[string]string{"incident/" + e.Incident.ID: e.Incident.Job, "dataset/sealed": "dataset-encrypt"} {
+		if line := h.await("alert", "job_failed", resource); !strings.Contains(line, job) || !strings.Contains(line, "keyturn job retry") {
+			t.Error(line)
+		}
+	}
+	h.pass(3 * day)
+	for line, err := range h.TailAudit(t.Context(), true, keyturn.AuditQuery{Type: "alert", Resource: "system"}) { // three days later it's the incident's job alone
+		h.must(err)
+		if strings.Contains(string(line), `"action":"jobs_failed"`) && strings.Contains(string(line), `"count":1`) && strings.Contains(string(line), "keyturn job show") {
+			break
+		}
+	}
+	alerts := 0
+	for _, err := range h.TailAudit(t.Context(), false, keyturn.AuditQuery{Type: "alert", Resource: "dataset/sealed"}) {
+		h.must(err)
+		alerts++
+	}
+	if alerts != 1 {
+		t.Errorf("%d alerts of the dataset: a verification is nobody else's business, and the same failure is said once", alerts)
+	}
+}

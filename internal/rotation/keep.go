@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
@@ -76,7 +77,7 @@ func (healthHandler) Kind() string { return KindHealth }
 // late is how long after its time a check is called late: longer than any chunk, and than a node that is restarted.
 const late = 15 * time.Minute
 
-// Run looks at the schedules, at what is overdue, at jobs that failed, at the master keys, and whether the store's rows are those
+// Run looks at the schedules, at what is overdue, at jobs of every kind that failed, at the master keys, and whether the store's rows are those
 // that were written. Each problem is an alert; how many there are is in the event. It mends schedules that are missing or were
 // changed, and forgets jobs that ended long ago, whose number is the event's count.
 func (h healthHandler) Run(ctx context.Context, run *runner.Run) error {
@@ -133,10 +134,10 @@ func (s *Service) problems(ctx context.Context) (out []kms.Warning, err error) {
 		if stored, err = tx.Schedules(ctx); err != nil {
 			return err
 		}
-		if failed, err = tx.Jobs(ctx, jobs.Filter{States: []jobs.State{jobs.Failed}, Limit: jobs.MaxLimit}); err != nil {
+		if failed, err = every(ctx, tx, jobs.Failed); err != nil {
 			return err
 		}
-		queued, err = tx.Jobs(ctx, jobs.Filter{States: []jobs.State{jobs.Queued}, Limit: jobs.MaxLimit})
+		queued, err = every(ctx, tx, jobs.Queued)
 		return err
 	})
 	if err != nil {
@@ -158,25 +159,7 @@ func (s *Service) problems(ctx context.Context) (out []kms.Warning, err error) {
 	if f.due > 0 {
 		out = append(out, kms.Warning{Name: "rotation_overdue", Resource: keyResource(""), Count: f.due, Reason: "keyturn rotation status lists the keys"})
 	}
-	recent := 0
-	for _, j := range failed {
-		if now.Sub(j.Finished) < 24*time.Hour && s.leavesBehind(j) {
-			recent++
-		}
-	}
-	if recent > 0 {
-		out = append(out, kms.Warning{Name: "rotation_jobs_failed", Resource: system, Count: uint64(recent), Reason: fmt.Sprintf("%d jobs failed within a day: keyturn job list --state failed", recent)})
-	}
-	waiting := 0
-	for _, j := range queued {
-		if j.Attempts > 0 && s.leavesBehind(j) {
-			waiting++
-		}
-	}
-	if waiting > 0 {
-		out = append(out, kms.Warning{Name: "rotation_jobs_waiting", Resource: system, Count: uint64(waiting),
-			Reason: fmt.Sprintf("%d jobs can't reach what they need: keyturn job list --state queued says what", waiting)})
-	}
+	out = append(out, s.troubled(failed, queued, now)...)
 	if err := s.cfg.Masters(ctx); err != nil {
 		out = append(out, kms.Warning{Name: "master_key_unusable", Resource: access.Resource{Kind: access.KindMaster}, Reason: fault.MessageOf(err)})
 	}
@@ -187,4 +170,39 @@ func (s *Service) problems(ctx context.Context) (out []kms.Warning, err error) {
 		return nil, err
 	}
 	return out, nil
+}
+
+// every reads all jobs in a state: one that matters may be older than a thousand that don't.
+func every(ctx context.Context, tx store.Tx, state jobs.State) (all []jobs.Job, err error) {
+	for f := (jobs.Filter{States: []jobs.State{state}, Limit: jobs.MaxLimit}); ; {
+		page, err := tx.Jobs(ctx, f)
+		all = append(all, page...)
+		if err != nil || len(page) < jobs.MaxLimit {
+			return all, err
+		}
+		f.After = page[len(page)-1].ID
+	}
+}
+
+// troubled warns of jobs that failed within a day, and of those that wait because what they need is away; those of rotation apart from
+// the others. An incident whose job failed is open still, so that is said for as long as it is so.
+func (s *Service) troubled(failed, queued []jobs.Job, now time.Time) (out []kms.Warning) {
+	warn := func(list []jobs.Job, name, reason string, counts func(jobs.Job) bool) {
+		for _, prefix := range []string{"rotation_", ""} {
+			n, rotates := 0, prefix != ""
+			for _, j := range list {
+				if s.leavesBehind(j) && s.rotates(j) == rotates && counts(j) {
+					n++
+				}
+			}
+			if n > 0 {
+				out = append(out, kms.Warning{Name: prefix + name, Resource: access.Resource{Kind: access.KindSystem}, Count: uint64(n), Reason: fmt.Sprintf(reason, n)})
+			}
+		}
+	}
+	warn(failed, "jobs_failed", "%d jobs failed: keyturn job list --state failed names them, keyturn job show ID says why and what to do", func(j jobs.Job) bool {
+		return now.Sub(j.Finished) < recently || strings.HasPrefix(j.Subject, access.KindIncident+"/")
+	})
+	warn(queued, "jobs_waiting", "%d jobs can't reach what they need: keyturn job list --state queued says what", func(j jobs.Job) bool { return j.Attempts > 0 })
+	return out
 }

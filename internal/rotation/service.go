@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -114,8 +115,10 @@ func (s *Service) Needs(j jobs.Job) []access.Right {
 	return nil
 }
 
-// GaveUp is called when a job has failed for good. It records an alert at once when that leaves rows or keys behind: a job of
-// this room, or a re-encryption, whoever began it, since what follows a rotation counts on one that is under way already.
+// GaveUp is called when a job has failed for good. It records an alert at once when that leaves something behind: keys that
+// aren't rotated, rows that aren't moved, an incident that isn't answered, a destruction that isn't done. What fails over and
+// over for the same reason, as destructions do that are looked at every few minutes, is one alert a day; the health check goes
+// on saying it.
 func (s *Service) GaveUp(ctx context.Context, j jobs.Job) {
 	if !s.leavesBehind(j) {
 		return
@@ -124,12 +127,22 @@ func (s *Service) GaveUp(ctx context.Context, j jobs.Job) {
 	if j.Kind == KindRun && unmarshal(j.Progress, &p) == nil && p.Ended {
 		return // each key that it gave up had its alert
 	}
+	if said, err := s.said(ctx, j); err == nil && said {
+		return
+	}
 	kind, name, _ := strings.Cut(j.Subject, "/")
 	w := kms.Warning{
-		Name: "rotation_job_failed", Resource: access.Resource{Kind: kind, Name: name}, Count: 1,
-		Reason: fmt.Sprintf("job %s (%s) was given up: %s; mend that, then: keyturn job retry %s", j.ID, j.Kind, j.Error, j.ID),
+		Name: "job_failed", Resource: access.Resource{Kind: kind, Name: name}, Count: 1,
+		Reason: fmt.Sprintf("job %s (%s) was given up: %s; mend that, then: %s", j.ID, j.Kind, j.Error, again(j)),
 	}
-	if kind != access.KindKey && kind != access.KindDataset {
+	if s.rotates(j) {
+		w.Name = "rotation_job_failed"
+	}
+	switch kind {
+	case access.KindKey, access.KindDataset:
+	case access.KindIncident:
+		w.Incident = name
+	default:
 		w.Resource = access.Resource{Kind: access.KindSystem}
 	}
 	if err := s.cfg.Keys.Alert(ctx, w); err != nil {
@@ -137,13 +150,40 @@ func (s *Service) GaveUp(ctx context.Context, j jobs.Job) {
 	}
 }
 
-// leavesBehind says whether a job's failure is one of rotation.
-func (s *Service) leavesBehind(j jobs.Job) bool {
-	if j.Kind != string(reencrypt.KindReencrypt) {
-		return s.Needs(j) != nil
+// again is how the work of a job that failed is taken up. What opens the values of an import was forgotten when it ended.
+func again(j jobs.Job) string {
+	if j.Kind == string(reencrypt.KindImport) {
+		return "keyturn dataset encrypt " + strings.TrimPrefix(j.Subject, "dataset/") + " --from, with the keys once more"
 	}
+	return "keyturn job retry " + j.ID
+}
+
+// said says whether another job like this one failed for the same reason within a day.
+func (s *Service) said(ctx context.Context, j jobs.Job) (said bool, err error) {
+	err = s.cfg.Store.View(ctx, func(tx store.Tx) error {
+		list, err := tx.Jobs(ctx, jobs.Filter{States: []jobs.State{jobs.Failed}, Kind: j.Kind, Subject: j.Subject, Limit: jobs.MaxLimit})
+		said = slices.ContainsFunc(list, func(o jobs.Job) bool {
+			return o.ID != j.ID && o.Error == j.Error && j.Finished.Sub(o.Finished) < recently
+		})
+		return err
+	})
+	return said, err
+}
+
+// recently is for how long a job that failed is a problem to the health check.
+const recently = 24 * time.Hour
+
+// leavesBehind says whether a job's failure is somebody's business besides his who asked for it: whatever the kind, but for jobs
+// that only looked at a dataset.
+func (s *Service) leavesBehind(j jobs.Job) bool {
 	run := reencrypt.RunOf(j)
-	return run != nil && !run.DryRun
+	return run == nil || j.Kind != string(reencrypt.KindVerify) && !run.DryRun
+}
+
+// rotates says whether a job is one of rotation: of this room, or a re-encryption, whoever began it, since what follows a rotation
+// counts on one that is under way already.
+func (s *Service) rotates(j jobs.Job) bool {
+	return j.Kind == string(reencrypt.KindReencrypt) || s.Needs(j) != nil
 }
 
 // Rotated is called in the transaction of every rotation. It brings the next check forward to when the new version is due,
