@@ -116,7 +116,9 @@ type DatasetCandidate struct {
 	Values      int64  `json:"values"`
 }
 
-// DatasetRun is what `dataset encrypt|reencrypt|verify|decrypt` print at the end (or at once with --detach).
+// DatasetRun is what `dataset encrypt|reencrypt|verify|decrypt` print at the end (or at once with --detach). Rows, Changed and
+// Skipped (rows in which nothing was to be changed) count rows, the others values. Of a verification Opened, Plaintext, Null,
+// NotSampled and Failed add up to all values of all columns.
 type DatasetRun struct {
 	Job           string  `json:"job"`
 	State         string  `json:"state"`
@@ -127,6 +129,10 @@ type DatasetRun struct {
 	Failed        int64   `json:"failed"`
 	Seconds       float64 `json:"seconds"`
 	RowsPerSecond float64 `json:"rowsPerSecond"`
+	Opened        int64   `json:"opened"`     // values that were opened, with the right key in their place
+	Plaintext     int64   `json:"plaintext"`  // values that aren't ours: plaintext, or what another system encrypted
+	Null          int64   `json:"null"`       // values that are NULL
+	NotSampled    int64   `json:"notSampled"` // values that a verification of every Nth value left unopened
 	DryRun        bool    `json:"dryRun,omitempty"`
 	Error         string  `json:"error,omitempty"`
 	// From and Candidates, of an encrypt with a DatasetSource: its format and layout, and the candidates in their order.

@@ -38,7 +38,7 @@ func (a *app) awaitMoves(ctx context.Context, s *store, incident string) (failed
 		if err != nil {
 			return failed, err
 		}
-		if bad := outcomeOf(j, false); failed == nil {
+		if bad := outcomeOf(j); failed == nil {
 			failed = bad
 		}
 	}
@@ -68,7 +68,7 @@ func (a *app) awaitFollowing(ctx context.Context, s *store, since time.Time) (fa
 				unit = "datasets"
 			}
 			last, err := a.watch(ctx, s, j.ID, "job watch "+j.ID, unit)
-			bad := outcomeOf(last, false)
+			bad := outcomeOf(last)
 			if fault.FieldOf(err) == waiting { // the others needn't wait for that one
 				bad, err = err, nil
 			}

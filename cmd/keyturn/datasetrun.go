@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -42,7 +43,11 @@ var works = map[string]work{
 	},
 	"verify": {
 		verb: "verify", short: "Open a dataset's values and count those that don't open",
-		long: "Opens every value, or every Nth, and counts those that don't open. Nothing is written. Exit status 6 when any doesn't.",
+		long: `Opens every value, or every Nth, and counts those that open, those that don't, and those that there was nothing to open of:
+nulls, and what isn't keyturn's (plaintext, or what another system encrypted). Nothing is written.
+
+Exit status 6 when a value doesn't open; else 5 when any isn't keyturn's: nothing is broken, but the column isn't encrypted,
+or not yet.`,
 		call: (*keyturn.Client).VerifyDataset, samples: true,
 		example: `  keyturn dataset verify patients
   keyturn dataset verify patients --sample 100`,
@@ -93,7 +98,7 @@ func datasetRun(a *app, w work) *cobra.Command {
 						t.line("Job %s was handed to the server. Follow it: keyturn job watch %s", run.Job, run.Job)
 					})
 				}
-				return a.follow(ctx, s, run.Job, what, w.samples)
+				return a.follow(ctx, s, run.Job, what)
 			})
 		},
 	}
@@ -123,9 +128,9 @@ var errNobodyRuns = fault.New(api.CodeWrongState, "detaching from the job: no se
 // ends are the states in which nobody works on a job any more.
 var ends = []string{"done", "failed", "cancelled", "paused"}
 
-// follow watches a job to its end, on an embedded store with what it began, and prints the counts. what names the command for
-// going on after an interruption; with values, rows that failed are an integrity failure.
-func (a *app) follow(ctx context.Context, s *store, id, what string, values bool) error {
+// follow watches a job to its end, on an embedded store with what it began, and prints the counts. what names the command, for
+// going on after an interruption too.
+func (a *app) follow(ctx context.Context, s *store, id, what string) error {
 	last, err := a.watch(ctx, s, id, what, "")
 	if err != nil {
 		return err
@@ -139,7 +144,7 @@ func (a *app) follow(ctx context.Context, s *store, id, what string, values bool
 	if err := a.showRun(last); err != nil {
 		return err
 	}
-	return cmp.Or(outcomeOf(last, values), failed)
+	return cmp.Or(outcomeOf(last), failed)
 }
 
 // watch shows how a job gets on until nobody works on it any more. unit is what it counts.
@@ -194,33 +199,41 @@ func (a *app) showRun(j api.Job) error {
 		t.row("job", r.Job)
 		t.row("state", r.State)
 		t.row("rows", r.Rows)
-		t.row(map[bool]string{false: "changed", true: "would change"}[r.DryRun], r.Changed)
-		t.row(skippedLabel(j), r.Skipped)
-		t.row("conflicts", r.Conflicts)
-		t.row("failed", r.Failed)
+		for _, c := range runCounts(j) {
+			t.row(c.name, c.n)
+		}
 		candidatesTable(t, r)
 		t.row("seconds", fmt.Sprintf("%.1f (%s rows/s)", r.Seconds, grouped(int64(r.RowsPerSecond))))
 	})
 }
 
-// outcomeOf is the status of a command that waited for a job.
-func outcomeOf(j api.Job, values bool) error {
-	failed := int64(0)
+// outcomeOf is the status of a command that waited for a job. A verification vouches for the columns: what doesn't open is an
+// integrity failure, and what isn't ours at all is a state in which it can't vouch for them.
+func outcomeOf(j api.Job) error {
+	failed, foreign := int64(0), int64(0)
+	verified := j.Kind == verification
 	if j.Run != nil {
 		failed = j.Run.Failed
+		if verified {
+			foreign = j.Run.Plaintext
+		}
 	}
 	switch {
 	case j.State == "paused":
 		return fault.Newf(api.CodeWrongState, "waiting for job %s: it is paused", j.ID).WithNext("keyturn job resume " + j.ID)
 	case j.State == "cancelled":
 		return fault.Newf(api.CodeCancelled, "waiting for job %s: it was cancelled", j.ID).WithNext("what is done stays done; run the command again to go on")
-	case failed > 0 && values:
+	case failed > 0 && verified:
 		return fault.Newf(api.CodeIntegrity, "verifying: %d values don't open", failed).WithNext("keyturn job show " + j.ID + " lists them")
 	case j.State == "failed":
 		return fault.Newf(api.CodeInternal, "running job %s: %s", j.ID, j.Error).WithNext("mend what it names, then: " + retryOf(j))
 	case failed > 0:
 		return fault.Newf(api.CodeInternal, "running job %s: %d rows could not be done and were left as they are", j.ID, failed).
 			WithNext("keyturn job show " + j.ID + " lists them and says why; afterwards: " + retryOf(j))
+	case foreign > 0:
+		name := printable(strings.TrimPrefix(j.Subject, "dataset/"))
+		return fault.Newf(api.CodeWrongState, "verifying: %d values aren't keyturn's: they stand in plaintext, or as another system encrypted them", foreign).
+			WithNext("keyturn dataset census " + name + " counts them by column; seal them: keyturn dataset encrypt " + name + ", with --from for another system's")
 	}
 	return nil
 }
@@ -233,10 +246,25 @@ func retryOf(j api.Job) string {
 	return "keyturn job retry " + j.ID
 }
 
-// skippedLabel is how people are told of rows in which nothing was to be changed: for a verification these are what it is about.
-func skippedLabel(j api.Job) string {
-	if j.Kind == "dataset-verify" {
-		return "opened"
+// verification is the kind of the jobs of `dataset verify`.
+const verification = "dataset-verify"
+
+// named is a count as people are told of it.
+type named struct {
+	name string
+	n    int64
+}
+
+// runCounts is what people are told of a job on a dataset. A verification changes and skips nothing: it is about values, and
+// each of them is in one of its counts.
+func runCounts(j api.Job) []named {
+	r := j.Run
+	if j.Kind == verification {
+		return []named{{"opened", r.Opened}, {"plaintext", r.Plaintext}, {"null", r.Null}, {"not sampled", r.NotSampled}, {"failed", r.Failed}}
 	}
-	return "skipped"
+	changed := "changed"
+	if r.DryRun {
+		changed = "would change"
+	}
+	return []named{{changed, r.Changed}, {"skipped", r.Skipped}, {"conflicts", r.Conflicts}, {"failed", r.Failed}}
 }

@@ -142,7 +142,7 @@ func (a *app) awaitIncident(ctx context.Context, s *store, i api.Incident) (fail
 	if err != nil {
 		return nil, err
 	}
-	failed = outcomeOf(j, false)
+	failed = outcomeOf(j)
 	moved, err := a.awaitMoves(ctx, s, i.ID)
 	return cmp.Or(failed, moved), err
 }

@@ -42,10 +42,10 @@ func TestFollowingAJobToItsEnd(t *testing.T) {
 		a := newApp(nil, &out, &errs)
 		a.json = asJSON
 		s := &store{Client: keyturn.NewClient(watched{lines: runningLine + doneLine})}
-		if err := a.follow(t.Context(), s, "j1", "dataset encrypt patients", false); err != nil {
+		if err := a.follow(t.Context(), s, "j1", "dataset encrypt patients"); err != nil {
 			t.Fatal(err)
 		}
-		if asJSON && out.String() != `{"job":"j1","state":"done","rows":100,"changed":98,"skipped":1,"conflicts":1,"failed":0,"seconds":2,"rowsPerSecond":50}`+"\n" {
+		if asJSON && out.String() != `{"job":"j1","state":"done","rows":100,"changed":98,"skipped":1,"conflicts":1,"failed":0,"seconds":2,"rowsPerSecond":50,"opened":0,"plaintext":0,"null":0,"notSampled":0}`+"\n" {
 			t.Errorf("printed %s", out.String())
 		}
 		if !asJSON && (!strings.Contains(out.String(), "changed    98\n") || !strings.Contains(out.String(), "2.0 (50 rows/s)")) {
@@ -73,7 +73,7 @@ func TestCtrlCSaysHowToGoOn(t *testing.T) {
 			return ctx.Err()
 		}})}
 		var out, errs bytes.Buffer
-		err := newApp(nil, &out, &errs).follow(ctx, s, "j1", "dataset encrypt patients", false)
+		err := newApp(nil, &out, &errs).follow(ctx, s, "j1", "dataset encrypt patients")
 		_, _, next := keyturn.Explain(err)
 		if keyturn.CodeOf(err) != api.CodeCancelled || !strings.Contains(next, tc.want) || out.Len() != 0 {
 			t.Errorf("embedded %v: %v, next %q, printed %q", tc.embedded, err, next, out.String())
@@ -85,12 +85,12 @@ func TestCtrlCSaysHowToGoOn(t *testing.T) {
 func TestAWatchThatBreaksIsAFailure(t *testing.T) {
 	s := &store{Client: keyturn.NewClient(watched{lines: runningLine, next: func(context.Context) error { return io.ErrUnexpectedEOF }})}
 	var out bytes.Buffer
-	err := newApp(nil, &out, io.Discard).follow(t.Context(), s, "j1", "dataset encrypt patients", false)
+	err := newApp(nil, &out, io.Discard).follow(t.Context(), s, "j1", "dataset encrypt patients")
 	if keyturn.CodeOf(err) != api.CodeUnavailable || out.Len() != 0 {
 		t.Errorf("got %v, printed %q", err, out.String())
 	}
 	s = &store{Client: keyturn.NewClient(watched{lines: runningLine})}
-	if err := newApp(nil, &out, io.Discard).follow(t.Context(), s, "j1", "dataset encrypt patients", false); err == nil {
+	if err := newApp(nil, &out, io.Discard).follow(t.Context(), s, "j1", "dataset encrypt patients"); err == nil {
 		t.Errorf("a watch that ends while the job runs ended well: %q", out.String())
 	}
 }

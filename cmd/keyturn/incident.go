@@ -66,7 +66,7 @@ versions compromised in one go, use 'keyturn key rotate --emergency' instead.`,
 				}
 				if j, err := a.watch(ctx, s, i.Job, "job watch "+i.Job, "keys"); err != nil {
 					return err
-				} else if err := outcomeOf(j, false); err != nil {
+				} else if err := outcomeOf(j); err != nil {
 					return err
 				}
 				return a.showIncident(ctx, s, i.ID)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -122,8 +123,11 @@ func (a *app) showJob(j api.Job, failures *api.JobFailureList) error {
 		t.row("finished", j.Finished)
 		t.row("attempts", j.Attempts)
 		if j.Run != nil {
-			t.row("counts", fmt.Sprintf("%s changed, %s %s, %s conflicts, %s failed",
-				grouped(j.Run.Changed), grouped(j.Run.Skipped), skippedLabel(j), grouped(j.Run.Conflicts), grouped(j.Run.Failed)))
+			var parts []string
+			for _, c := range runCounts(j) {
+				parts = append(parts, grouped(c.n)+" "+c.name)
+			}
+			t.row("counts", strings.Join(parts, ", "))
 		}
 		if j.Error != "" {
 			t.row(map[bool]string{false: "error", true: "waits"}[j.State == "queued"], j.Error)
@@ -155,7 +159,7 @@ func jobWatch(a *app) *cobra.Command {
 		Args:    args("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(s *store) error {
-				return a.follow(cmd.Context(), s, args[0], "job watch "+args[0], false)
+				return a.follow(cmd.Context(), s, args[0], "job watch "+args[0])
 			})
 		},
 	}
@@ -180,7 +184,7 @@ func jobControl(a *app, verb, short string, runs bool, call func(*keyturn.Client
 					return err
 				}
 				if runs && !detach {
-					return a.follow(ctx, s, j.ID, "job resume "+j.ID, false)
+					return a.follow(ctx, s, j.ID, "job resume "+j.ID)
 				}
 				return a.showJob(j, nil)
 			})

@@ -82,7 +82,7 @@ func (a *app) destroyDue(cmd *cobra.Command, in api.DestroyDueRequest) error {
 			if err != nil {
 				return err
 			}
-			out.State, failed = j.State, outcomeOf(j, false)
+			out.State, failed = j.State, outcomeOf(j)
 		}
 		err = a.show(out, func(t *table) {
 			if len(out.Due) == 0 {

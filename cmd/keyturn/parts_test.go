@@ -209,24 +209,31 @@ func TestProgressOnTheTerminal(t *testing.T) {
 }
 
 func TestOutcomeOfAJob(t *testing.T) {
+	verify := func(state string, n api.DatasetRun) api.Job {
+		return api.Job{Kind: "dataset-verify", State: state, Run: &n}
+	}
 	cases := []struct {
 		name   string
 		job    api.Job
-		verify bool
 		status int
 	}{
-		{"done", api.Job{State: "done", Run: &api.DatasetRun{}}, false, 0},
-		{"done without counts", api.Job{State: "done"}, false, 0},
-		{"rows failed", api.Job{State: "done", Run: &api.DatasetRun{Failed: 1}}, false, api.ExitFailed},
-		{"verified and failed", api.Job{State: "failed", Run: &api.DatasetRun{Failed: 1}}, true, api.ExitIntegrity},
-		{"values don't open", api.Job{State: "done", Run: &api.DatasetRun{Failed: 1}}, true, api.ExitIntegrity},
-		{"failed", api.Job{State: "failed"}, false, api.ExitFailed},
-		{"cancelled", api.Job{State: "cancelled"}, false, api.ExitFailed},
-		{"paused", api.Job{State: "paused"}, false, api.ExitRefused},
+		{"done", api.Job{State: "done", Run: &api.DatasetRun{}}, 0},
+		{"done without counts", api.Job{State: "done"}, 0},
+		{"plaintext seen by other work", api.Job{Kind: "dataset-reencrypt", State: "done", Run: &api.DatasetRun{Plaintext: 1}}, 0},
+		{"rows failed", api.Job{State: "done", Run: &api.DatasetRun{Failed: 1}}, api.ExitFailed},
+		{"verified", verify("done", api.DatasetRun{Opened: 1, Null: 1, NotSampled: 1}), 0},
+		{"verified and failed", verify("failed", api.DatasetRun{Failed: 1}), api.ExitIntegrity},
+		{"values don't open", verify("done", api.DatasetRun{Failed: 1}), api.ExitIntegrity},
+		{"values don't open, others aren't ours", verify("failed", api.DatasetRun{Failed: 1, Plaintext: 1}), api.ExitIntegrity},
+		{"values aren't ours", verify("done", api.DatasetRun{Opened: 1, Plaintext: 1}), api.ExitRefused},
+		{"failed for another reason", verify("failed", api.DatasetRun{Plaintext: 1}), api.ExitFailed},
+		{"failed", api.Job{State: "failed"}, api.ExitFailed},
+		{"cancelled", api.Job{State: "cancelled"}, api.ExitFailed},
+		{"paused", api.Job{State: "paused"}, api.ExitRefused},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
-			if got := keyturn.CodeOf(outcomeOf(tc.job, tc.verify)).ExitStatus(); got != tc.status {
+			if got := keyturn.CodeOf(outcomeOf(tc.job)).ExitStatus(); got != tc.status {
 				t.Errorf("got status %d, want %d", got, tc.status)
 			}
 		})

@@ -130,7 +130,7 @@ func (a *app) runRotation(ctx context.Context, s *store, in api.RotationRunReque
 				WithNext("keyturn job show " + run.Job + " lists them and says why; afterwards: keyturn job retry " + run.Job)
 		}
 	}
-	return cmp.Or(outcomeOf(last, false), failed)
+	return cmp.Or(outcomeOf(last), failed)
 }
 
 func (a *app) showRotationRun(run api.RotationRun) error {

@@ -109,6 +109,7 @@ func appendBulk(dst []byte, d *Details) []byte {
 	dst = numberField(dst, `"changed":`, d.Changed)
 	dst = numberField(dst, `"skipped":`, d.Skipped)
 	dst = numberField(dst, `"conflicts":`, d.Conflicts)
+	dst = numberField(dst, `"opened":`, d.Opened)
 	dst = numberField(dst, `"plaintext":`, d.Plaintext)
 	dst = numberField(dst, `"unreadable":`, d.Unreadable)
 	dst = textField(dst, `"dataset":`, d.Dataset)

@@ -65,6 +65,7 @@ type wireDetails struct {
 	Changed          uint64          `json:"changed,omitempty"`
 	Skipped          uint64          `json:"skipped,omitempty"`
 	Conflicts        uint64          `json:"conflicts,omitempty"`
+	Opened           uint64          `json:"opened,omitempty"`
 	Plaintext        uint64          `json:"plaintext,omitempty"`
 	Unreadable       uint64          `json:"unreadable,omitempty"`
 	Dataset          string          `json:"dataset,omitempty"`

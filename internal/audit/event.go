@@ -111,6 +111,7 @@ type Details struct {
 	Changed    uint64
 	Skipped    uint64
 	Conflicts  uint64
+	Opened     uint64 // values that opened; of a verification, all that it vouches for
 	Plaintext  uint64
 	Unreadable uint64
 	Dataset    string

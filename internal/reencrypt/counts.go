@@ -34,9 +34,10 @@ func (k Kind) work() Kind {
 // seals reports whether a run of this kind makes new ciphertexts.
 func (k Kind) seals() bool { return k == KindEncrypt || k == KindReencrypt }
 
-// Counts is what a run did. Rows, Skipped, Null, Plaintext and Unreadable are those of the first pass over the table;
-// later passes, which look at the same rows again, add to the other counts only. Failed and Stuck are those of the pass
-// that had most of them: what can't be done fails again in each.
+// Counts is what a run did. Rows, Skipped, Null, Plaintext, NotSampled and Unreadable are those of the first pass over the
+// table; later passes, which look at the same rows again, add to the other counts only. Failed and Stuck are those of the pass
+// that had most of them: what can't be done fails again in each. Of a verification, Opened, Plaintext, Null, NotSampled and
+// Failed add up to all its values, so that nothing it didn't open can pass for opened.
 type Counts struct {
 	Rows      int64 `json:"rows"`      // rows read
 	Changed   int64 `json:"changed"`   // rows written (with a dry run: that would be)
@@ -48,6 +49,7 @@ type Counts struct {
 
 	Null       int64 `json:"null"`       // values that are NULL
 	Plaintext  int64 `json:"plaintext"`  // values that aren't ours
+	NotSampled int64 `json:"notSampled"` // values of ours that a verification left unopened, as its sample said
 	Unreadable int64 `json:"unreadable"` // values that look like ours and don't open, or belong to another key
 
 	// Candidates is how many values opened under each candidate key of an Import. A value that gave way to the application
@@ -72,6 +74,7 @@ func (c *Counts) add(o Counts, again bool) {
 	c.Stuck += o.Stuck
 	c.Null += o.Null
 	c.Plaintext += o.Plaintext
+	c.NotSampled += o.NotSampled
 	c.Unreadable += o.Unreadable
 }
 

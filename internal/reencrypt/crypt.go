@@ -182,6 +182,7 @@ func (c *crypto) value(ctx context.Context, p *Page, b *Batch, r *result, row, c
 	default:
 		if c.work.Kind == KindVerify {
 			if c.seen++; (c.seen-1)%c.work.Sample != 0 {
+				r.counts.NotSampled++
 				return leave, nil
 			}
 		}

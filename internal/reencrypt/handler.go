@@ -415,8 +415,8 @@ func (c *chunk) describe(ev *audit.Event, before Counts) {
 	d.Dataset, d.Job, d.Kind, d.Node = c.args.Dataset, c.run.Job.ID, string(c.kind), c.run.Node()
 	d.Rows, d.Changed = since(n.Rows, before.Rows), since(n.Changed, before.Changed)
 	d.Skipped, d.Conflicts = since(n.Skipped, before.Skipped), since(n.Conflicts, before.Conflicts)
-	d.Failed, d.Plaintext = since(n.Failed, before.Failed), since(n.Plaintext, before.Plaintext)
-	d.Unreadable = since(n.Unreadable, before.Unreadable)
+	d.Failed, d.Opened = since(n.Failed, before.Failed), since(n.Opened, before.Opened)
+	d.Plaintext, d.Unreadable = since(n.Plaintext, before.Plaintext), since(n.Unreadable, before.Unreadable)
 	if from := c.args.From; from != nil {
 		d.From, d.Candidates = from.String(), from.told(n, before)
 	}

@@ -340,7 +340,7 @@ func RunOf(j jobs.Job) *api.DatasetRun {
 	n := p.State.Counts
 	out := &api.DatasetRun{
 		Job: j.ID, State: string(j.State), Rows: n.Rows, Changed: n.Changed, Skipped: n.Skipped, Conflicts: n.Conflicts, Failed: n.Failed,
-		Seconds: p.Seconds, DryRun: a.DryRun, Error: j.Error,
+		Seconds: p.Seconds, Opened: n.Opened, Plaintext: n.Plaintext, Null: n.Null, NotSampled: n.NotSampled, DryRun: a.DryRun, Error: j.Error,
 	}
 	if a.From != nil {
 		out.From, out.Candidates = a.From.String(), a.From.counted(n)

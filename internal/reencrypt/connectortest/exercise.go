@@ -94,8 +94,8 @@ func allKinds(b *bench) {
 	}
 	w = b.work("people", columns, reencrypt.KindVerify)
 	w.Sample = 10
-	if c := MustFinish(b, w); c.Opened != 50 {
-		b.Errorf("verify with a sample of 10 opened %d of 500", c.Opened)
+	if c := MustFinish(b, w); c.Opened != 50 || c.NotSampled != 450 || c.Null != 500 {
+		b.Errorf("verify with a sample of 10 of 500 counted %+v", c)
 	}
 	if c := b.run("people", columns, reencrypt.KindDecrypt); c.Changed != 500 {
 		b.Errorf("decrypt counted %+v", c)
@@ -264,6 +264,9 @@ func movedRows(b *bench) {
 	err := r.Finish(b.Context(), b.work("people", columns, reencrypt.KindVerify))
 	if fault.CodeOf(err) != api.CodeIntegrity || len(r.Failed) != 2 || r.State.Counts.Opened != 4 {
 		b.Fatalf("verify found %+v, %v", r.Failed, err)
+	}
+	if c := r.State.Counts; c.Opened+c.Failed+c.Null+c.Plaintext+c.NotSampled != 6 {
+		b.Errorf("verify counted %+v of 6 values", c)
 	}
 	if f := r.Failed[0]; f.Item != "2" || f.Column != "a" {
 		b.Errorf("the first failure is %+v", f)
