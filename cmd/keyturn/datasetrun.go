@@ -182,6 +182,9 @@ func (a *app) interrupted(ctx context.Context, s *store, err error, id, what str
 	if ctx.Err() == nil {
 		return err
 	}
+	if strings.HasPrefix(what, "job ") { // what steers a job is done: a retry that was taken up can't be given again
+		what = "job watch " + id
+	}
 	next := "the job keeps its place; go on with: keyturn " + what
 	if !s.embedded {
 		next = "the server goes on with the job; follow it: keyturn job watch " + id + ", stop it: keyturn job pause " + id

@@ -60,11 +60,12 @@ func TestFollowingAJobToItsEnd(t *testing.T) {
 // TestCtrlCSaysHowToGoOn: an embedded job keeps its place for the same command; a server goes on by itself.
 func TestCtrlCSaysHowToGoOn(t *testing.T) {
 	for _, tc := range []struct {
-		embedded bool
-		want     string
+		embedded   bool
+		what, want string
 	}{
-		{true, "go on with: keyturn dataset encrypt patients"},
-		{false, "keyturn job watch j1, stop it: keyturn job pause j1"},
+		{true, "dataset encrypt patients", "go on with: keyturn dataset encrypt patients"},
+		{true, "job retry j1", "go on with: keyturn job watch j1"},
+		{false, "dataset encrypt patients", "keyturn job watch j1, stop it: keyturn job pause j1"},
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		s := &store{embedded: tc.embedded, Client: keyturn.NewClient(watched{lines: runningLine, next: func(ctx context.Context) error {
@@ -73,7 +74,7 @@ func TestCtrlCSaysHowToGoOn(t *testing.T) {
 			return ctx.Err()
 		}})}
 		var out, errs bytes.Buffer
-		err := newApp(nil, &out, &errs).follow(ctx, s, "j1", "dataset encrypt patients")
+		err := newApp(nil, &out, &errs).follow(ctx, s, "j1", tc.what)
 		_, _, next := keyturn.Explain(err)
 		if keyturn.CodeOf(err) != api.CodeCancelled || !strings.Contains(next, tc.want) || out.Len() != 0 {
 			t.Errorf("embedded %v: %v, next %q, printed %q", tc.embedded, err, next, out.String())

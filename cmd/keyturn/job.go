@@ -184,7 +184,7 @@ func jobControl(a *app, verb, short string, runs bool, call func(*keyturn.Client
 					return err
 				}
 				if runs && !detach {
-					return a.follow(ctx, s, j.ID, "job resume "+j.ID)
+					return a.follow(ctx, s, j.ID, "job "+verb+" "+j.ID)
 				}
 				return a.showJob(j, nil)
 			})

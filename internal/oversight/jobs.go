@@ -35,6 +35,9 @@ type JobsConfig struct {
 	// Needs is what somebody must be allowed to have a job's work done, beside job.control: what its first start asked
 	// for. No entry at all means that nobody may.
 	Needs func(context.Context, jobs.Job) ([]access.Right, error)
+	// MayRetry refuses a job whose work can't be taken up again, before anything of it is touched: what it did, and why it ended,
+	// stays to be read.
+	MayRetry func(jobs.Job) error
 }
 
 // Jobs is the service behind `keyturn job`. It is safe for concurrent use.
@@ -167,7 +170,16 @@ func (s *Jobs) Retry(ctx context.Context, c *access.Caller, id string) (api.Job,
 	if err := s.mayWork(ctx, c, id, "retried"); err != nil {
 		return api.Job{}, err
 	}
-	return s.steer(ctx, c, id, "retried", s.cfg.Runner.Retry)
+	return s.steer(ctx, c, id, "retried", func(ctx context.Context, tx store.Tx, id string) (jobs.Job, error) {
+		j, err := tx.Job(ctx, id)
+		if err == nil {
+			err = s.cfg.MayRetry(j)
+		}
+		if err != nil {
+			return j, err
+		}
+		return s.cfg.Runner.Retry(ctx, tx, id)
+	})
 }
 
 // mayWork refuses, and records the refusal of, whoever steers jobs but may not have this one's work done: to wake a

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -79,7 +80,7 @@ func newHouse(t *testing.T) *house {
 			t.Error(err)
 		}
 	})
-	h.jobs = NewJobs(JobsConfig{Gate: h.gate, Store: st, Runner: h, Work: func() { h.work++ }, Clock: h.clock, Counts: func(jobs.Job) *api.DatasetRun { return nil }, Needs: h.needs})
+	h.jobs = NewJobs(JobsConfig{Gate: h.gate, Store: st, Runner: h, Work: func() { h.work++ }, Clock: h.clock, Counts: func(jobs.Job) *api.DatasetRun { return nil }, Needs: h.needs, MayRetry: h.mayRetry})
 	h.log = NewLog(LogConfig{Gate: h.gate, Store: st, Clock: h.clock, PublicKey: public})
 	return h
 }
@@ -89,8 +90,17 @@ func (h *house) needs(_ context.Context, j jobs.Job) ([]access.Right, error) {
 	x := access.Resource{Kind: access.KindDataset, Name: "x"}
 	return map[string][]access.Right{
 		"test":    {{Action: access.DatasetRun, Resource: x}},
+		"once":    {{Action: access.DatasetRun, Resource: x}},
 		"decrypt": {{Action: access.DatasetRun, Resource: x}, {Action: access.DatasetDecrypt, Resource: x}},
 	}[j.Kind], nil
+}
+
+// mayRetry refuses the kind "once".
+func (h *house) mayRetry(j jobs.Job) error {
+	if j.Kind == "once" {
+		return fault.New(api.CodeWrongState, "what it needs is gone")
+	}
+	return nil
 }
 
 // The runner: every wish is granted.
@@ -292,6 +302,26 @@ func TestSteeringIsNoWayToDoTheWork(t *testing.T) {
 		if _, err := h.jobs.Cancel(t.Context(), c.who, j.ID); err != nil {
 			t.Errorf("%s job cancelled by %s: %v", c.kind, c.who.Principal.Name, err)
 		}
+	}
+}
+
+// A job that can't be taken up again is refused on record, and nothing of it changes.
+func TestRetryOfWhatCanNotBe(t *testing.T) {
+	h := newHouse(t)
+	owner := h.principal(t, "owner2", "owner", "*")
+	j := h.jobOf(t, "once")
+	work := h.work
+	if _, err := h.jobs.Retry(t.Context(), owner, j.ID); fault.CodeOf(err) != api.CodeWrongState || h.work != work {
+		t.Errorf("retried: %v", err)
+	}
+	if after, err := h.jobs.read(t.Context(), j.ID); err != nil || !reflect.DeepEqual(after, j) {
+		t.Errorf("it was\n%+v, and is\n%+v (%v)", j, after, err)
+	}
+	if n := h.events(t, gate.Filter{User: "owner2"}, "retried"); n != 1 {
+		t.Errorf("%d events", n)
+	}
+	if _, err := h.jobs.Resume(t.Context(), owner, j.ID); err != nil {
+		t.Errorf("resumed: %v", err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"runtime"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/foreign"
+	"github.com/keyturn/keyturn/internal/jobs"
 	"github.com/keyturn/keyturn/internal/keyring"
 	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/material"
@@ -202,8 +204,7 @@ func (s *Service) imports(ctx context.Context, job string, d *datasets.Dataset, 
 		return err
 	})
 	if fault.CodeOf(err) == api.CodeNotFound {
-		return nil, fault.New(api.CodeWrongState, "the candidate keys were erased when the job ended").
-			WithNext("run keyturn dataset encrypt " + d.Name + " again, with --from and its key files: what is done is not done twice")
+		return nil, errErased(d.Name, f)
 	}
 	if err != nil {
 		return nil, err
@@ -222,6 +223,32 @@ func (s *Service) imports(ctx context.Context, job string, d *datasets.Dataset, 
 		return nil, err
 	}
 	return &Import{Opener: o, Clock: s.cfg.Clock, PlaintextToo: f.PlaintextToo}, nil
+}
+
+// errErased says what helps where an import has ended and its candidate keys are gone.
+func errErased(dataset string, f *from) error {
+	command := "keyturn dataset encrypt " + dataset + " --from " + f.Format
+	if f.Layout != "" {
+		command += " --from-layout " + f.Layout
+	}
+	return fault.New(api.CodeWrongState, "the candidate keys were erased when the job ended").WithField("job").
+		WithNext("run it anew: " + command + " --from-key-file FILE …; what is done is not done twice")
+}
+
+// MayRetry refuses a job that has no keys to go on with: an import that ended. A retry would find that out too, but only after
+// it had begun, and so forgotten what the job did.
+func MayRetry(j jobs.Job) error {
+	if Kind(j.Kind) != KindImport || !j.State.Final() {
+		return nil
+	}
+	var a args
+	if err := json.Unmarshal(j.Args, &a); err != nil {
+		return fault.Wrap(api.CodeInternal, err, "reading a job's arguments")
+	}
+	if a.From == nil {
+		a.From = &from{}
+	}
+	return errErased(a.Dataset, a.From)
 }
 
 // pack puts candidates back to back, each behind its length.

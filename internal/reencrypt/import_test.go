@@ -11,8 +11,10 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -251,12 +253,31 @@ func TestImportKeysLiveWithTheirJob(t *testing.T) {
 		if j := c.finish(first.Job); j.State != "cancelled" || c.secrets() != 0 {
 			c.Errorf("cancelled: %+v, keys of %d jobs", j, c.secrets())
 		}
-		_, err = c.RetryJob(c.Context(), first.Job)
-		c.must(err)
-		if j := c.finish(first.Job); j.State != "failed" || !strings.Contains(j.Error, "erased when the job ended") {
-			c.Errorf("retried: %+v", j)
+		c.refusesRetry(first.Job)
+		failed := c.takeOver("tokens", api.DatasetRunRequest{From: fromFernet(newKey)})
+		if failed.State != "failed" || failed.Run.Changed == 0 || failed.Run.Failed == 0 || failed.Error == "" {
+			c.Fatalf("with a key missing: %+v, %+v", failed, failed.Run)
 		}
+		c.refusesRetry(failed.ID)
 	})
+}
+
+// refusesRetry expects that an import that ended isn't taken up again, and that what it did stays to be read.
+func (c *clinic) refusesRetry(job string) {
+	c.Helper()
+	before, err := c.Job(c.Context(), job)
+	c.must(err)
+	list := c.reasons(job)
+	_, err = c.RetryJob(c.Context(), job)
+	_, _, next := keyturn.Explain(err)
+	if keyturn.CodeOf(err) != api.CodeWrongState || !strings.Contains(err.Error(), "erased when the job ended") ||
+		!strings.Contains(next, "keyturn dataset encrypt tokens --from fernet --from-key-file FILE") {
+		c.Errorf("retried: %v, next %q", err, next)
+	}
+	after, err := c.Job(c.Context(), job)
+	if err != nil || !reflect.DeepEqual(after, before) || !maps.Equal(c.reasons(job), list) {
+		c.Errorf("the job was\n%+v %+v and is\n%+v %+v (%v)", before, before.Run, after, after.Run, err)
+	}
 }
 
 func TestImportRefuses(t *testing.T) {

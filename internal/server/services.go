@@ -114,7 +114,7 @@ func (s *Server) services() httpapi.Services {
 		Keys: s.kms, Crypto: s.kms, Masters: s.kms, Principals: s.kms, System: s.kms, Datasets: s.datasets, Rotation: s.rotation, Incidents: s.incidents,
 		Reports: report.New(report.Config{Gate: s.gate, Store: s.store, Clock: s.time.Now, Census: s.underVersion, Buried: s.kms.Buried}),
 		Jobs: oversight.NewJobs(oversight.JobsConfig{
-			Gate: s.gate, Store: s.store, Runner: s.runner, Work: s.startWork, Clock: s.time.Now, Counts: reencrypt.RunOf, Needs: s.jobNeeds,
+			Gate: s.gate, Store: s.store, Runner: s.runner, Work: s.startWork, Clock: s.time.Now, Counts: reencrypt.RunOf, Needs: s.jobNeeds, MayRetry: reencrypt.MayRetry,
 		}),
 		Audit: oversight.NewLog(oversight.LogConfig{Gate: s.gate, Store: s.store, Clock: s.time.Now, PublicKey: s.auditKey}),
 	}
