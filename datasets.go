@@ -43,7 +43,8 @@ func (c *Client) Census(ctx context.Context, dataset string) (api.Census, error)
 }
 
 // EncryptDataset starts the job that seals every plaintext value. Follow it with WatchJob. Needs dataset.run. Codes:
-// conflict while another job works on the dataset.
+// conflict while another job works on the dataset; wrong_state without in.From for one that was added with Foreign, unless
+// in.Plaintext says that nothing of the other system's is left.
 //
 // With in.From the values are ciphertexts of another system (Fernet, AES-256-CBC, pgcrypto), which the job opens under the
 // candidate keys that are given and seals anew; that also needs key.encrypt and key.decrypt on the columns' keys. The caller

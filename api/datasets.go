@@ -20,6 +20,8 @@ type DatasetColumn struct {
 	Column string `json:"column"`
 	Key    string `json:"key"`
 	Type   string `json:"type,omitempty"`
+	// Foreign says that the values were another system's ciphertexts when the dataset was added.
+	Foreign bool `json:"foreign,omitempty"`
 }
 
 // DatasetList is every dataset in name order.
@@ -41,7 +43,8 @@ type AddDatasetRequest struct {
 	// applications that seal before they know the row.
 	Unbound bool `json:"unbound,omitempty"`
 	// Foreign says that the values are ciphertexts of another system, which `dataset encrypt` with a From will open: that they
-	// are longer than their plaintexts is no reason to call the column too narrow.
+	// are longer than their plaintexts is no reason to call the column too narrow. It is remembered: encrypt without a From is
+	// refused then, unless the request says Plaintext.
 	Foreign bool `json:"foreign,omitempty"`
 }
 
@@ -83,6 +86,9 @@ type DatasetRunRequest struct {
 	Sample int `json:"sample,omitempty"`
 	// From, for encrypt: the values were encrypted by another system; they are opened and sealed anew.
 	From *DatasetSource `json:"from,omitempty"`
+	// Plaintext, for encrypt without From, of a dataset that was added with Foreign: what isn't keyturn's is plaintext by now,
+	// and is sealed as it is.
+	Plaintext bool `json:"plaintext,omitempty"`
 }
 
 // DatasetSource says how another system encrypted the values of a dataset, and holds the keys with which it may have done

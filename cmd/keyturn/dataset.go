@@ -75,7 +75,7 @@ The context template binds every ciphertext to its place, so that one moved to a
 	f.StringVar(&in.Table, "table", "", "the `table`, or SCHEMA.TABLE (required)")
 	f.StringSliceVar(&in.PK, "pk", nil, "the primary key's `columns` (default: the table's own)")
 	f.StringArrayVar(&columns, "column", nil, "a column and its key, `COLUMN=KEY`; may be repeated (required)")
-	f.BoolVar(&in.Foreign, "foreign", false, "the values are ciphertexts of another system, for 'dataset encrypt --from' to open: don't measure them")
+	f.BoolVar(&in.Foreign, "foreign", false, "the values are ciphertexts of another system, for 'dataset encrypt --from' to open: don't measure them, and don't take them for plaintext")
 	f.StringArrayVar(&context, "context", nil, "what every ciphertext is bound to, `NAME=TEMPLATE`; may be repeated")
 	return cmd
 }
@@ -167,7 +167,11 @@ func (a *app) showDataset(d api.Dataset, err error) error {
 		t.row("table", d.Table)
 		t.row("primary key", strings.Join(d.PK, ", "))
 		for _, c := range d.Columns {
-			t.row("column", c.Column+" under key "+c.Key+" ("+c.Type+")")
+			text := c.Column + " under key " + c.Key + " (" + c.Type + ")"
+			if c.Foreign {
+				text += ", added as another system's ciphertexts"
+			}
+			t.row("column", text)
 		}
 		for _, name := range slices.Sorted(maps.Keys(d.Context)) {
 			t.row("context", name+"="+d.Context[name])

@@ -119,7 +119,7 @@ type Details struct {
 	Column     string
 	Job        string
 	Kind       string // of a job
-	From       string // the format of another system from which values were taken over
+	From       string // the format of another system from which values were taken over; "plaintext" where somebody said that they are none
 	Candidates string // how many of them opened under which candidate key, by fingerprint: "fingerprint=count …"
 	Moved      string // at least how many rows were moved from which version: "phi:1=900 phi:2=0 …"
 

@@ -58,6 +58,9 @@ type Column struct {
 	Key   string
 	KeyID envelope.KeyID
 	Type  string // the database's own name of the type when the dataset was added
+	// Foreign says that its values were ciphertexts of another system when the dataset was added: what isn't ours isn't taken for
+	// plaintext because of that. Left out of the record's form while it is false, as in records of earlier releases.
+	Foreign bool `json:",omitzero"`
 }
 
 // Column finds a column by its name.

@@ -60,7 +60,7 @@ func TestForgedRowsDoNothing(t *testing.T) {
 	}
 
 	for _, change := range []string{
-		"relation = 'empty'", "columns = replace(columns, 'phi', 'pii')", `context = '{"a":"{pk}"}'`, "unbound = 1", "address = 'sqlite:///elsewhere'", "dsn_env = 'KEYTURN_DATASET_X'",
+		"relation = 'empty'", "columns = replace(columns, 'phi', 'pii')", `columns = replace(columns, '"type"', '"foreign":true,"type"')`, `context = '{"a":"{pk}"}'`, "unbound = 1", "address = 'sqlite:///elsewhere'", "dsn_env = 'KEYTURN_DATASET_X'",
 	} {
 		write("CREATE TEMP TABLE kept AS SELECT * FROM datasets")
 		write("UPDATE datasets SET " + change)

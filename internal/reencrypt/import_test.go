@@ -238,8 +238,10 @@ func TestImportKeysLiveWithTheirJob(t *testing.T) {
 		if again, err := c.EncryptDataset(c.Context(), "tokens", slow()); err != nil || again.Job != first.Job {
 			c.Errorf("the same command again: %+v, %v", again, err)
 		}
-		for name, other := range map[string]*api.DatasetSource{"no import": nil, "other keys": fromFernet(newKey), "another order": fromFernet(newKey, oldKey)} {
-			if _, err := c.EncryptDataset(c.Context(), "tokens", api.DatasetRunRequest{From: other}); keyturn.CodeOf(err) != api.CodeConflict {
+		for name, other := range map[string]api.DatasetRunRequest{
+			"no import": {Plaintext: true}, "other keys": {From: fromFernet(newKey)}, "another order": {From: fromFernet(newKey, oldKey)},
+		} {
+			if _, err := c.EncryptDataset(c.Context(), "tokens", other); keyturn.CodeOf(err) != api.CodeConflict {
 				c.Errorf("%s meanwhile: %v", name, err)
 			}
 		}
@@ -259,6 +261,64 @@ func TestImportKeysLiveWithTheirJob(t *testing.T) {
 			c.Fatalf("with a key missing: %+v, %+v", failed, failed.Run)
 		}
 		c.refusesRetry(failed.ID)
+	})
+}
+
+// TestForeignIsRemembered: what is left of another system's ciphertexts is not sealed as if it were plaintext, before an import or
+// after a part of one, unless somebody says that nothing of them is left. Moving what is ours goes on all the same.
+func TestForeignIsRemembered(t *testing.T) {
+	onBoth(t, func(c *clinic) {
+		c.tokens()
+		if d, err := c.Dataset(c.Context(), "tokens"); err != nil || !d.Columns[0].Foreign {
+			c.Errorf("its record: %+v, %v", d, err)
+		}
+		refused := func(when string) {
+			c.Helper()
+			for _, dry := range []bool{false, true} {
+				_, err := c.EncryptDataset(c.Context(), "tokens", api.DatasetRunRequest{DryRun: dry})
+				_, _, next := keyturn.Explain(err)
+				if keyturn.CodeOf(err) != api.CodeWrongState || fieldOf(err) != "from" || !strings.Contains(next, "encrypt tokens --from") || !strings.Contains(next, "--plaintext") {
+					c.Errorf("%s, dry run %v: %v, next %q", when, dry, err, next)
+				}
+			}
+			if got := c.row("tokens", "v", 93); !strings.HasPrefix(got, "closed: ") {
+				c.Errorf("%s: a token was sealed", when)
+			}
+		}
+		refused("before an import")
+		if j := c.takeOver("tokens", api.DatasetRunRequest{From: fromFernet(oldKey, newKey)}); j.State != "failed" || j.Run.Changed != 91 {
+			c.Fatalf("imported: %+v, %+v", j, j.Run)
+		}
+		refused("after a part of it")
+
+		_, err := c.RotateKey(c.Context(), "phi", api.RotateKeyRequest{})
+		c.must(err)
+		if run := c.run(func() (api.DatasetRun, error) {
+			return c.ReencryptDataset(c.Context(), "tokens", api.DatasetRunRequest{})
+		}); run.Changed != 91 || run.Plaintext != 4 {
+			c.Errorf("re-encrypted: %+v", run)
+		}
+		for name, start := range map[string]func(api.DatasetRunRequest) (api.DatasetRun, error){
+			"with a source": func(in api.DatasetRunRequest) (api.DatasetRun, error) {
+				in.From = fromFernet(newKey)
+				return c.EncryptDataset(c.Context(), "tokens", in)
+			},
+			"another kind": func(in api.DatasetRunRequest) (api.DatasetRun, error) {
+				return c.ReencryptDataset(c.Context(), "tokens", in)
+			},
+		} {
+			if _, err := start(api.DatasetRunRequest{Plaintext: true}); keyturn.CodeOf(err) != api.CodeInvalid || fieldOf(err) != "plaintext" {
+				c.Errorf("taken for plaintext, %s: %v", name, err)
+			}
+		}
+
+		c.app.Exec(c, "DELETE FROM tokens WHERE id IN (93, 94, 95)")
+		run := c.run(func() (api.DatasetRun, error) {
+			return c.EncryptDataset(c.Context(), "tokens", api.DatasetRunRequest{Plaintext: true})
+		})
+		if run.Changed != 1 || c.row("tokens", "v", 92) != "in clear" {
+			c.Errorf("what is plaintext by now: %+v, %q", run, c.row("tokens", "v", 92))
+		}
 	})
 }
 

@@ -164,6 +164,7 @@ func complete(ctx context.Context, db Database, d *datasets.Dataset, in api.AddD
 		d.Context = datasets.DefaultTemplate("", d.PK)
 	}
 	for i := range d.Columns {
+		d.Columns[i].Foreign = in.Foreign
 		if c, ok := t.Column(d.Columns[i].Name); ok {
 			d.Columns[i].Type = c.Type
 		}

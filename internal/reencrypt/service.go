@@ -206,7 +206,7 @@ func view(d *datasets.Dataset, notes []string) api.Dataset {
 		out.Database += " (from the environment variable " + d.DSNEnv + ")"
 	}
 	for i, c := range d.Columns {
-		out.Columns[i] = api.DatasetColumn{Column: c.Name, Key: c.Key, Type: c.Type}
+		out.Columns[i] = api.DatasetColumn{Column: c.Name, Key: c.Key, Type: c.Type, Foreign: c.Foreign}
 	}
 	return out
 }

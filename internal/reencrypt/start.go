@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
@@ -134,6 +135,8 @@ func (s *Service) run(ctx context.Context, c *access.Caller, name string, kind K
 		ev.Details.Dataset, ev.Details.Job = name, stored.ID
 		if a.From != nil {
 			ev.Details.From = a.From.String()
+		} else if in.Plaintext {
+			ev.Details.From = "plaintext"
 		}
 		return err
 	})
@@ -154,6 +157,9 @@ func (s *Service) arguments(ctx context.Context, c *access.Caller, name string, 
 	a := args{Dataset: name, ID: d.ID, Workers: in.Workers, Batch: in.BatchSize, Rate: float64(in.Rate), DryRun: in.DryRun, Sample: in.Sample, Patient: q.patient,
 		Compromised: kind != KindDecrypt || s.mayDecryptCompromised(c, &d)}
 	if err := missing(c, keyNeeds(kind, &d, false)); err != nil {
+		return a, err
+	}
+	if err := mayBePlaintext(kind, &d, in); err != nil {
 		return a, err
 	}
 	if in.From != nil {
@@ -177,6 +183,22 @@ func (s *Service) arguments(ctx context.Context, c *access.Caller, name string, 
 		return a, err
 	}
 	return a, at.fits(ctx, w.suites(), a.From != nil) // the values may have grown since the dataset was added
+}
+
+// mayBePlaintext refuses to seal as plaintext what was registered as another system's ciphertexts, unless the request says that
+// it is plaintext by now: sealed once more, they open to ciphertexts that the application can't read.
+func mayBePlaintext(kind Kind, d *datasets.Dataset, in api.DatasetRunRequest) error {
+	if in.Plaintext && kind != KindEncrypt {
+		return fault.New(api.CodeInvalid, "only encrypt without a source takes what isn't keyturn's for plaintext").WithField("plaintext").
+			WithNext("leave it out; with --from, --unencrypted-too seals what isn't in the format")
+	}
+	i := slices.IndexFunc(d.Columns, func(c datasets.Column) bool { return c.Foreign })
+	if i < 0 || in.Plaintext || kind != KindEncrypt {
+		return nil
+	}
+	return fault.Newf(api.CodeWrongState, "column %q of dataset %s was added as another system's ciphertexts: what is left of them would be sealed as if it were plaintext", d.Columns[i].Name, d.Name).
+		WithField("from").
+		WithNext("keyturn dataset encrypt " + d.Name + " --from FORMAT --from-key-file FILE; or, when all that isn't keyturn's is plaintext by now, with --plaintext")
 }
 
 func (s *Service) mayDecryptCompromised(c *access.Caller, d *datasets.Dataset) bool {

@@ -14,10 +14,11 @@ const datasetColumns = `name, id, address, dsn, dsn_env, table_name, schema_name
 
 // datasetColumn is a column as it is stored.
 type datasetColumn struct {
-	Name  string `json:"name"`
-	Key   string `json:"key"`
-	KeyID string `json:"keyId"`
-	Type  string `json:"type"`
+	Name    string `json:"name"`
+	Key     string `json:"key"`
+	KeyID   string `json:"keyId"`
+	Type    string `json:"type"`
+	Foreign bool   `json:"foreign,omitempty"` // rows of earlier releases don't have it
 }
 
 func readDataset(row scanner) (d datasets.Dataset, err error) {
@@ -47,7 +48,7 @@ func parseColumns(text string, d *datasets.Dataset) error {
 		if err != nil {
 			return fault.Wrap(api.CodeIntegrity, err, doing)
 		}
-		d.Columns = append(d.Columns, datasets.Column{Name: c.Name, Key: c.Key, KeyID: id, Type: c.Type})
+		d.Columns = append(d.Columns, datasets.Column{Name: c.Name, Key: c.Key, KeyID: id, Type: c.Type, Foreign: c.Foreign})
 	}
 	return nil
 }
@@ -57,7 +58,7 @@ func datasetArgs(d datasets.Dataset) ([]any, error) {
 	const doing = "storing a dataset"
 	columns := make([]datasetColumn, len(d.Columns))
 	for i, c := range d.Columns {
-		columns[i] = datasetColumn{Name: c.Name, Key: c.Key, KeyID: c.KeyID.String(), Type: c.Type}
+		columns[i] = datasetColumn{Name: c.Name, Key: c.Key, KeyID: c.KeyID.String(), Type: c.Type, Foreign: c.Foreign}
 	}
 	columnText, err := json.Marshal(columns)
 	if err != nil {

@@ -13,7 +13,7 @@ func newDataset(id, name string) datasets.Dataset {
 	return datasets.Dataset{
 		ID: id, Name: name, Database: "postgres://db/x", DSN: []byte{1, 0, 2}, Table: "app.patients", Schema: "app", Relation: "patients",
 		PK:      []string{"tenant", `odd "id"`},
-		Columns: []datasets.Column{{Name: "ssn", Key: "phi", KeyID: envelope.KeyID{1, 2}, Type: "text"}, {Name: "x", Key: "pii", KeyID: envelope.KeyID{3}}},
+		Columns: []datasets.Column{{Name: "ssn", Key: "phi", KeyID: envelope.KeyID{1, 2}, Type: "text"}, {Name: "x", Key: "pii", KeyID: envelope.KeyID{3}, Foreign: true}},
 		Context: map[string]string{"table": "{table}", "ü": "<&>"}, Unbound: true, Created: epoch, Revision: 1,
 	}
 }
