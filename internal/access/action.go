@@ -83,7 +83,7 @@ var actions = []ActionInfo{
 	{DatasetRun, "encrypt, re-encrypt and verify datasets", "turning them back into plaintext"},
 	{DatasetDecrypt, "turn a dataset back into plaintext", "key.decrypt on its columns' keys, which is needed too"},
 	{JobRead, "see jobs and what failed in them", "stopping them"},
-	{JobControl, "pause, resume, cancel and retry jobs", "the right to the work itself, which resuming and retrying need too"},
+	{JobControl, "pause, resume, cancel and retry jobs", "the right to the work itself, which resuming and retrying need too, and incident.write, which stopping what answers an incident needs"},
 	{AuditRead, "read, query, verify and export the audit log", "signing a checkpoint"},
 	{AuditCheckpoint, "have a checkpoint of the audit log signed", "changing or deleting events, which nobody can"},
 	{PrincipalRead, "see principals, roles and scopes", "seeing tokens, which nobody can"},

@@ -43,6 +43,10 @@ func (r Resource) String() string {
 // everything is the scope entry that covers all resources.
 const everything = "*"
 
+// Every is every resource of a kind, those that come later included: only a scope that names none of them covers it. No
+// resource has its name.
+func Every(kind string) Resource { return Resource{Kind: kind, Name: everything} }
+
 // ValidateScope checks the entries of a scope: "*", "KIND/*" or "KIND/NAME" with a known kind. No other wildcard exists,
 // so an entry can't come to mean more when somebody chooses a clever name. An empty scope is valid: it covers nothing.
 func ValidateScope(scope []string) error {

@@ -147,8 +147,11 @@ func (s *Jobs) Failures(ctx context.Context, c *access.Caller, id string, offset
 	return orNothing(out, err)
 }
 
-// Pause stops a job after its chunk; its place is kept.
+// Pause stops a job after its chunk; its place is kept. One that answers an incident is stopped by who may answer incidents.
 func (s *Jobs) Pause(ctx context.Context, c *access.Caller, id string) (api.Job, error) {
+	if err := s.mayStop(ctx, c, id, "paused"); err != nil {
+		return api.Job{}, err
+	}
 	return s.steer(ctx, c, id, "paused", s.cfg.Runner.Pause)
 }
 
@@ -160,8 +163,11 @@ func (s *Jobs) Resume(ctx context.Context, c *access.Caller, id string) (api.Job
 	return s.steer(ctx, c, id, "resumed", s.cfg.Runner.Resume)
 }
 
-// Cancel ends a job after its chunk; what was done stays done.
+// Cancel ends a job after its chunk; what was done stays done. One that answers an incident is ended by who may answer incidents.
 func (s *Jobs) Cancel(ctx context.Context, c *access.Caller, id string) (api.Job, error) {
+	if err := s.mayStop(ctx, c, id, "cancelled"); err != nil {
+		return api.Job{}, err
+	}
 	return s.steer(ctx, c, id, "cancelled", s.cfg.Runner.Cancel)
 }
 
@@ -183,9 +189,26 @@ func (s *Jobs) Retry(ctx context.Context, c *access.Caller, id string) (api.Job,
 }
 
 // mayWork refuses, and records the refusal of, whoever steers jobs but may not have this one's work done: to wake a
-// decryption is to decrypt. Who may not steer at all is left to steer. A job never changes what it is about, so looking
-// before steer's transaction is no race.
+// decryption is to decrypt.
 func (s *Jobs) mayWork(ctx context.Context, c *access.Caller, id, verb string) error {
+	return s.may(ctx, c, id, verb, s.cfg.Needs)
+}
+
+// mayStop does so with whoever may steer jobs but not answer incidents, when the job does that, which is what is urgent: whoever
+// stole a key would else stop the work that moves what it protects. A job that is raised behind this look goes on to be stopped;
+// its incident isn't closed then while rows remain.
+func (s *Jobs) mayStop(ctx context.Context, c *access.Caller, id, verb string) error {
+	return s.may(ctx, c, id, verb, func(_ context.Context, j jobs.Job) ([]access.Right, error) {
+		if j.Priority == jobs.PriorityUrgent {
+			return []access.Right{{Action: access.IncidentWrite, Resource: access.Resource{Kind: access.KindIncident}}}, nil
+		}
+		return []access.Right{{Action: access.JobControl, Resource: jobResource(id)}}, nil
+	})
+}
+
+// may refuses who lacks one of the rights that a job needs. Who may not steer at all is left to steer. A job never changes what it
+// is about, so looking before steer's transaction is no race.
+func (s *Jobs) may(ctx context.Context, c *access.Caller, id, verb string, rights func(context.Context, jobs.Job) ([]access.Right, error)) error {
 	if !jobs.ValidID(id) || c == nil || !access.Decide(c.Principal, access.JobControl, jobResource(id)).Allowed {
 		return nil
 	}
@@ -196,7 +219,7 @@ func (s *Jobs) mayWork(ctx context.Context, c *access.Caller, id, verb string) e
 	if err != nil {
 		return err
 	}
-	needs, err := s.cfg.Needs(ctx, j)
+	needs, err := rights(ctx, j)
 	if err != nil {
 		return err
 	}

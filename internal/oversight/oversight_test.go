@@ -305,6 +305,36 @@ func TestSteeringIsNoWayToDoTheWork(t *testing.T) {
 	}
 }
 
+// What answers an incident is stopped by who may answer incidents: whoever stole a key could else stop the work that moves what
+// it protects.
+func TestUrgentJobsAreNotStoppedByAnybody(t *testing.T) {
+	h := newHouse(t)
+	steers, answers := h.principal(t, "steers", "key-administrator", "job/*"), h.principal(t, "answers", "key-administrator", "job/*", "incident/*")
+	for verb, f := range map[string]func(context.Context, *access.Caller, string) (api.Job, error){"paused": h.jobs.Pause, "cancelled": h.jobs.Cancel} {
+		j := h.job(t)
+		if _, err := f(t.Context(), steers, j.ID); err != nil {
+			t.Errorf("%s: a job like any other: %v", verb, err)
+		}
+		urgent := h.job(t)
+		err := h.st.Change(t.Context(), func(tx store.Tx) error {
+			_, err := tx.SetPriority(t.Context(), urgent.ID, jobs.PriorityUrgent)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f(t.Context(), steers, urgent.ID); fault.CodeOf(err) != api.CodeDenied {
+			t.Errorf("%s: an urgent one: %v", verb, err)
+		}
+		if n := h.events(t, gate.Filter{User: "steers", Type: audit.PermissionDenied}, verb); n != 1 {
+			t.Errorf("%s: %d denials on record", verb, n)
+		}
+		if _, err := f(t.Context(), answers, urgent.ID); err != nil {
+			t.Errorf("%s by who answers incidents: %v", verb, err)
+		}
+	}
+}
+
 // A job that can't be taken up again is refused on record, and nothing of it changes.
 func TestRetryOfWhatCanNotBe(t *testing.T) {
 	h := newHouse(t)

@@ -389,6 +389,14 @@ func TestRunStaysInScope(t *testing.T) {
 			t.Errorf("%s: %+v, %v; want %d versions", name, k, err, want)
 		}
 	}
+	run, err = h.RunRotation(t.Context(), api.RotationRunRequest{})
+	h.must(err)
+	if j := h.end(run.Job); run.Due != 1 || j.State != "done" {
+		t.Fatalf("%+v %+v", run, j)
+	}
+	if _, err := ann.RetryJob(t.Context(), run.Job); keyturn.CodeOf(err) != api.CodeDenied { // it may rotate every key
+		t.Errorf("retrying a job of the owner's: %v", err)
+	}
 }
 
 // Several who ask at once have each key rotated once.

@@ -104,11 +104,25 @@ func unmarshal(text []byte, v any) error {
 	return nil
 }
 
-// Needs is what somebody must be allowed to have a job of this room done: nothing for jobs that aren't this room's.
+// Needs is what somebody must be allowed to have a job of this room done: to rotate the keys that it names, or all that there
+// are. Nothing for jobs that aren't this room's.
 func (s *Service) Needs(j jobs.Job) []access.Right {
 	switch j.Kind {
 	case KindCheck, KindRun, KindFollow:
-		return []access.Right{{Action: access.KeyRotate, Resource: keyResource("")}}
+		var of struct {
+			Keys []string `json:"keys"` // of a runArgs
+			Key  string   `json:"key"`  // of a followArgs
+		}
+		if unmarshal(j.Args, &of) != nil || len(of.Keys) == 0 && of.Key == "" {
+			return []access.Right{{Action: access.KeyRotate, Resource: access.Every(access.KindKey)}}
+		}
+		var out []access.Right
+		for _, name := range append(of.Keys, of.Key) {
+			if name != "" {
+				out = append(out, access.Right{Action: access.KeyRotate, Resource: keyResource(name)})
+			}
+		}
+		return out
 	case KindHealth:
 		return []access.Right{{Action: access.SystemRead, Resource: access.Resource{Kind: access.KindSystem}}}
 	}
