@@ -59,15 +59,6 @@ func Decide(p *Principal, a Action, r Resource) Decision {
 	return Decision{Allowed: true, Why: "role " + p.Role}
 }
 
-// DecideAll says whether p may do a to every resource of a kind, those that come later included.
-func DecideAll(p *Principal, a Action, kind string) Decision {
-	d := Decide(p, a, Resource{Kind: kind})
-	if d.Allowed && !slices.ContainsFunc(p.Scope, func(own string) bool { return includes(own, kind+"/"+everything) }) {
-		return Decision{Why: "not every resource of the kind is in the principal's scope"}
-	}
-	return d
-}
-
 // rights is the set of actions of a principal: of its role and its extra ones. An unknown role has none at all.
 func rights(p *Principal) (actionSet, bool) {
 	if p == nil {

@@ -299,11 +299,11 @@ func (s *Service) RemovePolicy(ctx context.Context, c *access.Caller, name strin
 // says has keys rotated, and decides how long old versions are kept. One that names no key is about all of them, also those
 // to come.
 func governs(c *access.Caller, p *keys.Policy) error {
-	d := access.DecideAll(c.Principal, access.PolicyWrite, access.KindKey)
+	about := access.Every(access.KindKey)
 	if p.Key != "" {
-		d = access.Decide(c.Principal, access.PolicyWrite, keyResource(p.Key))
+		about = keyResource(p.Key)
 	}
-	if d.Allowed {
+	if allowed(c, access.PolicyWrite, about) {
 		return nil
 	}
 	return fault.New(api.CodeDenied, "nobody sets or takes away a policy about keys outside his own scope").WithField("key").

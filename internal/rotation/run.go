@@ -52,7 +52,7 @@ func (s *Service) Run(ctx context.Context, c *access.Caller, in api.RotationRunR
 	intent := gate.Intent{Action: access.KeyRotate, Type: audit.KeyRotation, Verb: "rotation_requested", Resource: keyResource("")}
 	out := api.RotationRun{DryRun: in.DryRun, State: string(jobs.Done), Keys: []api.RotationKey{}}
 	var due []api.RotationKey
-	whole := c != nil && access.DecideAll(c.Principal, access.KeyRotate, access.KindKey).Allowed
+	whole := allowed(c, access.KeyRotate, access.Every(access.KindKey))
 	if allowed(c, access.KeyRotate, keyResource("")) {
 		now := s.cfg.Clock()
 		found, err := s.standing(ctx, func(v *keys.ActiveVersion, t keys.Times) bool {
