@@ -318,7 +318,25 @@ func TestBusyDatasetHoldsNobodyUp(t *testing.T) {
 		if want := "; job " + run.Job + " (dataset-verify), begun by " + server.Administrator + ", steps aside until that has ended"; !strings.Contains(texts, want) {
 			c.Errorf("the timeline lacks %q:\n%s", want, texts)
 		}
-		c.must(second(c.CancelJob(ctx, run.Job)))
+		// What it had done is in the log before it waits, since nothing of it runs any more when it is cancelled.
+		j, err = c.CancelJob(ctx, run.Job)
+		c.must(err)
+		var told int64
+		for _, line := range c.events(keyturn.AuditQuery{Type: "reencryption"}) {
+			var ev struct {
+				Details struct {
+					Job  string `json:"job"`
+					Rows int64  `json:"rows"`
+				} `json:"details"`
+			}
+			c.must(json.Unmarshal([]byte(line), &ev))
+			if ev.Details.Job == run.Job {
+				told += ev.Details.Rows
+			}
+		}
+		if j.State != "cancelled" || j.Run.Rows == 0 || told != j.Run.Rows {
+			c.Errorf("%s after %d rows, of which the log has %d", j.State, j.Run.Rows, told)
+		}
 	})
 }
 

@@ -76,6 +76,9 @@ func (r *Ring) openWith(ctx context.Context, masters []MasterKey) ([]*openKEK, e
 	if err := newestActive(records); err != nil {
 		return nil, err
 	}
+	if err := r.noneLost(records); err != nil {
+		return nil, err
+	}
 	opened := make([]*openKEK, len(records))
 	err = overCores(len(records), func(i int) (err error) {
 		opened[i], err = r.openKEK(ctx, records[i], masters)
@@ -100,6 +103,21 @@ func newestActive(records []keys.KEK) error {
 	for _, rec := range records {
 		if top := newest[rec.Purpose]; rec.Active != (rec.ID == top.ID) {
 			return fault.Newf(api.CodeIntegrity, "opening the key-encryption keys: generation %d of purpose %s should be the active one and isn't, or isn't alone", top.Version, rec.Purpose).
+				WithNext("somebody changed the table keks: put it back from a backup, and treat the older generations as known to him")
+		}
+	}
+	return nil
+}
+
+// noneLost refuses rows of which the newest generation, which this process has open, was taken away: what is left could have been put
+// back by who knows an older one.
+func (r *Ring) noneLost(records []keys.KEK) error {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for purpose, k := range r.active {
+		generation := k.key.Header().Version
+		if !slices.ContainsFunc(records, func(rec keys.KEK) bool { return rec.ID == k.id || rec.Purpose == purpose && rec.Version > generation }) {
+			return fault.Newf(api.CodeIntegrity, "opening the key-encryption keys: generation %d of purpose %s was there and is gone", generation, purpose).
 				WithNext("somebody changed the table keks: put it back from a backup, and treat the older generations as known to him")
 		}
 	}

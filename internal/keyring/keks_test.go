@@ -294,3 +294,34 @@ func (c *counted) Unwrap(ctx context.Context, blob []byte, b keyring.Binding) (*
 	c.n.Add(1)
 	return c.MasterKey.Unwrap(ctx, blob, b)
 }
+
+// A generation that this process has open isn't taken away under it: an older one would be the active one again.
+func TestNoGenerationIsLost(t *testing.T) {
+	src := &keyringtest.Source{}
+	ring := keyringtest.NewRing(t, src)
+	made, err := ring.NewKEKs(t.Context(), []keys.KEKPurpose{keys.KEKData})
+	if err != nil {
+		t.Fatal(err)
+	}
+	src.PutKEKs(made...)
+	if err := ring.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range made {
+		if k.Active {
+			src.DropKEK(k.ID)
+		} else {
+			k.Active = true
+			src.PutKEKs(k)
+		}
+	}
+	for name, again := range map[string]func(context.Context) error{"opened": ring.Open, "refreshed": ring.Refresh} {
+		if err := again(t.Context()); fault.CodeOf(err) != api.CodeIntegrity || !strings.Contains(fault.MessageOf(err), "is gone") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	src.PutKEKs(made...)
+	if err := ring.Open(t.Context()); err != nil {
+		t.Errorf("put back: %v", err)
+	}
+}

@@ -48,8 +48,10 @@ func CombineShares(shares []EscrowShare) (*material.Bytes, error) {
 	if len(shares) == 0 {
 		return nil, shareFault(api.CodeInvalid, "combining shares: there is none")
 	}
-	if err := CheckShares(shares); err != nil {
-		return nil, err
+	for i, s := range shares {
+		if err := fits(shares[:i], s); err != nil {
+			return nil, err
+		}
 	}
 	first := shares[0]
 	parts := make([]material.Share, len(shares))
@@ -74,17 +76,6 @@ func CombineShares(shares []EscrowShare) (*material.Bytes, error) {
 		return nil, err
 	}
 	return m, nil
-}
-
-// CheckShares is nil when shares, of which there may be too few, can be put together: of one set, each once. That they give its
-// key is proven by CombineShares alone.
-func CheckShares(shares []EscrowShare) error {
-	for i, s := range shares {
-		if err := fits(shares[:i], s); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // fits says whether a share goes together with those before it.

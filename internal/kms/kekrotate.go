@@ -3,6 +3,8 @@ package kms
 import (
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
@@ -51,16 +53,20 @@ func (s *Service) rotateKEKs(ctx context.Context, c *access.Caller) (api.MasterR
 	}
 	// The generation is there. A caller who doesn't wait for the rest, whose time is up for instance, mustn't leave it undone:
 	// each time that he tries again there would be another generation to move to.
-	ctx = context.WithoutCancel(ctx)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), movingTime)
+	defer cancel()
 	failpoint.Hit("kms/after-keks")
 	if err := s.ring.Open(ctx); err != nil {
 		return api.MasterRotation{}, notMoved(err)
 	}
-	if err := s.moveRecorded(ctx, c); err != nil {
+	if err := s.moveRecorded(ctx, c, made); err != nil {
 		return api.MasterRotation{}, notMoved(err)
 	}
 	return s.rotation(ctx, len(keys.KEKPurposes())), nil
 }
+
+// movingTime is how long a rotation goes on behind its caller's back: nobody is to wait for ever for a master key that is needed meanwhile.
+const movingTime = 15 * time.Minute
 
 // notMoved says of an error that the rotation has begun.
 func notMoved(err error) error {
@@ -72,11 +78,11 @@ func notMoved(err error) error {
 	return fault.Wrap("", err, "the key-encryption keys are replaced, and not every key version is moved under the new ones").WithNext(next)
 }
 
-// moveRecorded moves every version under the active key-encryption key, with its event.
-func (s *Service) moveRecorded(ctx context.Context, c *access.Caller) error {
+// moveRecorded moves every version under the key-encryption keys that were made, with its event.
+func (s *Service) moveRecorded(ctx context.Context, c *access.Caller, made []keys.KEK) error {
 	in := gate.Intent{Action: access.MasterChange, Type: audit.KeyRotation, Verb: "versions_rewrapped", Resource: masterResource}
 	return s.gate.Use(ctx, c, in, func(ctx context.Context, ev *audit.Event) error {
-		m, err := s.moveVersions(ctx)
+		m, err := s.moveVersions(ctx, made)
 		ev.Details.Changed, ev.Details.Failed = m.moved, uint64(m.stuck.count)
 		if err == nil && m.stuck.count > 0 {
 			err = fault.New(api.CodeIntegrity, "these stay under older ones, since they aren't as keyturn wrote them: "+m.stuck.String()).WithField("key").
@@ -100,7 +106,7 @@ const pageOfBinding = 100
 const passes = 8
 
 // moveVersions binds every version under the active key-encryption key. It returns when nothing is left, or nothing that can be moved.
-func (s *Service) moveVersions(ctx context.Context) (all rebinding, err error) {
+func (s *Service) moveVersions(ctx context.Context, made []keys.KEK) (all rebinding, err error) {
 	for range passes {
 		m, err := s.movePass(ctx)
 		all.moved, all.stuck = all.moved+m.moved, m.stuck
@@ -110,7 +116,7 @@ func (s *Service) moveVersions(ctx context.Context) (all rebinding, err error) {
 		if m.stuck.count > 0 {
 			continue
 		}
-		if left, err := s.unmoved(ctx); err != nil || !left {
+		if left, err := s.unmoved(ctx, made); err != nil || !left {
 			return all, err
 		}
 	}
@@ -120,9 +126,17 @@ func (s *Service) moveVersions(ctx context.Context) (all rebinding, err error) {
 
 // unmoved says, of one snapshot, whether any version stands under another key-encryption key than the active one. The pages of a walk
 // are several snapshots: whoever writes to the database could take a key away before the walk and put it back after it.
-func (s *Service) unmoved(ctx context.Context) (left bool, err error) {
+// It fails where what was made isn't there any more: everything stands under what the store calls active then, which is what was there before.
+func (s *Service) unmoved(ctx context.Context, made []keys.KEK) (left bool, err error) {
 	err = s.st.View(ctx, func(tx store.Tx) error {
 		left = false
+		records, err := tx.KEKs(ctx)
+		if err == nil {
+			err = stillThere(made, records)
+		}
+		if err != nil {
+			return err
+		}
 		active, err := activeKEK(ctx, tx)
 		if err != nil {
 			return err
@@ -133,6 +147,23 @@ func (s *Service) unmoved(ctx context.Context) (left bool, err error) {
 		})
 	})
 	return left, err
+}
+
+// stillThere says whether each of the key-encryption keys that were made is active in the store, or a newer one is.
+func stillThere(made, stored []keys.KEK) error {
+	for _, m := range made {
+		if !m.Active {
+			continue // the one before it
+		}
+		there := slices.ContainsFunc(stored, func(k keys.KEK) bool {
+			return k.Purpose == m.Purpose && k.Active && (k.ID == m.ID || k.Version > m.Version)
+		})
+		if !there {
+			return fault.Newf(api.CodeIntegrity, "generation %d of the key-encryption keys, which was made just now, isn't the active one for purpose %s any more", m.Version, m.Purpose).
+				WithNext("find out who writes to the database")
+		}
+	}
+	return nil
 }
 
 // notUnder are the versions of k that are wrapped under another key-encryption key.

@@ -260,3 +260,16 @@ func TestAHiddenKeyIsMissedByARotationOfKEKs(t *testing.T) {
 	h.must(h.rotateKEKs())
 	h.stands(3, "aaa", "bbb")
 }
+
+// Nor by taking the new generation away, so that everything stands under the old one and that is the active one again.
+func TestAGenerationThatIsTakenAwayIsMissed(t *testing.T) {
+	h := newHouse(t, options{})
+	h.create(api.CreateKeyRequest{Name: "aaa"})
+	h.forge(`CREATE TRIGGER back AFTER INSERT ON kek_wrappings WHEN (SELECT purpose = 'data' AND version = 2 FROM keks WHERE id = NEW.kek_id) BEGIN
+		DELETE FROM kek_wrappings WHERE kek_id = NEW.kek_id; DELETE FROM keks WHERE id = NEW.kek_id; UPDATE keks SET active = 1 WHERE purpose = 'data'; END`)
+	err := h.rotateKEKs()
+	wants(t, err, api.CodeIntegrity)
+	if text := fault.MessageOf(err); !strings.Contains(text, "generation 2") || !strings.Contains(text, "purpose data") {
+		t.Errorf("it says: %s", text)
+	}
+}

@@ -143,10 +143,13 @@ func (s *Service) removals(ctx context.Context, names []string, now []keyring.Ma
 	all := masterChange{next: now}
 	var urls []string
 	for i, name := range names {
-		if slices.Contains(names[:i], name) {
+		if s.cfg.Masters != nil {
+			names[i] = s.cfg.Masters.Canonical(ctx, name) // as in a configuration that was written by hand
+		}
+		if slices.Contains(names[:i], names[i]) {
 			continue
 		}
-		one, err := s.removal(ctx, name, all.next)
+		one, err := s.removal(ctx, names[i], all.next)
 		if one.url != "" {
 			urls = append(urls, one.url)
 			all.url = strings.Join(urls, " ")
@@ -161,9 +164,6 @@ func (s *Service) removals(ctx context.Context, names []string, now []keyring.Ma
 
 // removal is the change that takes a master key away.
 func (s *Service) removal(ctx context.Context, url string, now []keyring.MasterKey) (masterChange, error) {
-	if s.cfg.Masters != nil {
-		url = s.cfg.Masters.Canonical(ctx, url) // as in a configuration that was written by hand
-	}
 	i := slices.IndexFunc(now, func(m keyring.MasterKey) bool { return m.URL() == url })
 	if i < 0 {
 		return s.giveUp(ctx, url, now)

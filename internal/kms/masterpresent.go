@@ -67,7 +67,13 @@ func (s *Service) allPresent(ctx context.Context, list []keyring.MasterKey, goin
 	if first == nil || !opener {
 		return first
 	}
-	give := strings.TrimSpace("keyturn master remove "+going) + " " + strings.Join(lost, " ")
+	give := "keyturn master remove"
+	for _, url := range append(strings.Fields(going), lost...) {
+		if strings.ContainsAny(url, "?&*;") { // which shells take for themselves
+			url = "'" + url + "'"
+		}
+		give += " " + url
+	}
 	return fault.Wrap("", first, "changing the master keys").WithNext(fault.NextOf(first) + "; if it is lost for good: " + give)
 }
 

@@ -55,6 +55,13 @@ func (h handler) Run(ctx context.Context, run *runner.Run) error {
 		return err
 	}
 	if err := h.s.turn(ctx, run.Job); err != nil {
+		// A chunk that was recalled could not record what it had done. That is made up for before the job waits: it may be
+		// cancelled meanwhile, and nothing of ours runs then.
+		if c.p.Reported != c.p.State.Counts {
+			if err := c.close(ctx, false, nil); !errors.Is(err, runner.Again) {
+				return err
+			}
+		}
 		return err
 	}
 	d, err := h.s.record(ctx, c.args.Dataset)

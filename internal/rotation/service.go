@@ -172,12 +172,12 @@ func again(j jobs.Job) string {
 	return "keyturn job retry " + j.ID
 }
 
-// said says whether another job like this one failed for the same reason within a day.
+// said says whether another job like this one failed for the same reason on the same day, by UTC: the first one of each day is told.
 func (s *Service) said(ctx context.Context, j jobs.Job) (said bool, err error) {
 	err = s.cfg.Store.View(ctx, func(tx store.Tx) error {
 		list, err := tx.Jobs(ctx, jobs.Filter{States: []jobs.State{jobs.Failed}, Kind: j.Kind, Subject: j.Subject, Limit: jobs.MaxLimit})
 		said = slices.ContainsFunc(list, func(o jobs.Job) bool {
-			return o.ID != j.ID && o.Error == j.Error && j.Finished.Sub(o.Finished) < recently
+			return o.ID != j.ID && o.Error == j.Error && o.Finished.Truncate(24*time.Hour).Equal(j.Finished.Truncate(24*time.Hour))
 		})
 		return err
 	})

@@ -71,10 +71,10 @@ func (r *Runner) Raise(ctx context.Context, tx store.Tx, id string) (jobs.Job, e
 
 // Recall has the next chunk of a running job begin now, before all that isn't urgent. A chunk that is being run, or waits to be, is
 // taken over as from an owner that has died: it stops at its next save. This is for a job whose handler would do something else
-// now than it does. A job that isn't running is left alone. Errors: not_found.
+// now than it does. A job that isn't running, or is told to stop already, is left alone. Errors: not_found.
 func (r *Runner) Recall(ctx context.Context, tx store.Tx, id string) error {
 	j, err := tx.Job(ctx, id)
-	if err != nil || j.State != jobs.Running {
+	if err != nil || j.State != jobs.Running || j.Control != jobs.Run {
 		return err
 	}
 	j.Priority = jobs.PriorityUrgent // the call's; the job keeps its own

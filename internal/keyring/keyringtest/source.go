@@ -38,6 +38,13 @@ func (s *Source) PutKEKs(records ...keys.KEK) {
 	}
 }
 
+// DropKEK takes a KEK away, as somebody might who writes to the database.
+func (s *Source) DropKEK(id keys.KEKID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.keks, id)
+}
+
 // PutKey stores a copy of a key.
 func (s *Source) PutKey(k keys.Key) {
 	s.mu.Lock()
