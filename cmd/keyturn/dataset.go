@@ -36,7 +36,7 @@ database is said in the notes.
 
 The connection URL is sealed in the store and shown without its password. To keep a password off the command line, where
 other users of the machine can read it, use --db-file or --db-env. The variable of --db-env is one of the server's, and its
-name begins with KEYTURN_DATASET_: no other variable is read. Over the network, --db names no file or socket of the server, and
+name begins with KEYTURN_DATASET_: no other variable is read. Over the network, --db names no file or socket of the server and
 no loopback or link-local address, under whatever name: such a database is named on the server's machine, or by --db-env.
 
 Registering takes key.encrypt and key.decrypt on the key of every column beside dataset.write, because work on the table uses

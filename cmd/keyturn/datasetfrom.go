@@ -27,7 +27,7 @@ With --from, the values are ciphertexts of another system: each is opened with o
 is decrypted, sealed, and put in the place of the old one. What no candidate opens stays as it is and is listed
 (keyturn job show). --dry-run counts how many values open under which candidate. A dataset that was added with --foreign isn't
 encrypted without --from (exit status 5), so that nothing of the other system's is sealed as if it were plaintext; with
---plaintext you say that nothing of it is left.
+--plain you say that nothing of it is left.
 
   fernet                         tokens; candidates are Fernet keys
   aes-256-cbc                    IV and ciphertext; nothing verifies them

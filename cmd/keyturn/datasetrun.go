@@ -114,7 +114,7 @@ func datasetRun(a *app, w work) *cobra.Command {
 	}
 	if w.imports {
 		from.add(f)
-		f.BoolVar(&in.Plaintext, "plaintext", false, "of a dataset that was added with --foreign: what isn't keyturn's is plaintext by now, seal it as it is")
+		f.BoolVar(&in.Plaintext, "plain", false, "of a dataset that was added with --foreign: what isn't keyturn's is plaintext by now, seal it as it is")
 	}
 	if w.destroys {
 		f.BoolVar(&yes, "yes", false, "don't ask")

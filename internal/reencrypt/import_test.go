@@ -277,7 +277,7 @@ func TestForeignIsRemembered(t *testing.T) {
 			for _, dry := range []bool{false, true} {
 				_, err := c.EncryptDataset(c.Context(), "tokens", api.DatasetRunRequest{DryRun: dry})
 				_, _, next := keyturn.Explain(err)
-				if keyturn.CodeOf(err) != api.CodeWrongState || fieldOf(err) != "from" || !strings.Contains(next, "encrypt tokens --from") || !strings.Contains(next, "--plaintext") {
+				if keyturn.CodeOf(err) != api.CodeWrongState || fieldOf(err) != "from" || !strings.Contains(next, "encrypt tokens --from") || !strings.Contains(next, "--plain") {
 					c.Errorf("%s, dry run %v: %v, next %q", when, dry, err, next)
 				}
 			}

@@ -198,7 +198,7 @@ func mayBePlaintext(kind Kind, d *datasets.Dataset, in api.DatasetRunRequest) er
 	}
 	return fault.Newf(api.CodeWrongState, "column %q of dataset %s was added as another system's ciphertexts: what is left of them would be sealed as if it were plaintext", d.Columns[i].Name, d.Name).
 		WithField("from").
-		WithNext("keyturn dataset encrypt " + d.Name + " --from FORMAT --from-key-file FILE; or, when all that isn't keyturn's is plaintext by now, with --plaintext")
+		WithNext("keyturn dataset encrypt " + d.Name + " --from FORMAT --from-key-file FILE; or, when all that isn't keyturn's is plaintext by now, with --plain")
 }
 
 func (s *Service) mayDecryptCompromised(c *access.Caller, d *datasets.Dataset) bool {
