@@ -103,11 +103,13 @@ func TestExclusiveOwnerTakesUpAtOnce(t *testing.T) {
 func TestSleeperWritesNothingAfterTakeover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := openStore(t)
-		asleep, wake, told := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+		asleep, wake, told := make(chan struct{}), make(chan struct{}), make(chan error, 3)
 		sleeper := funcHandler{"k", func(ctx context.Context, run *Run) error {
 			close(asleep)
 			<-wake
 			told <- run.Save(ctx, []byte("stale"), nil, 99, 99)
+			told <- run.AddFailures(ctx, []jobs.Failure{{Item: "stale", Reason: "stale", At: time.Now()}})
+			told <- run.ClearFailures(ctx, nil)
 			return nil
 		}}
 		cut := &cutStore{Store: st}
@@ -118,14 +120,29 @@ func TestSleeperWritesNothingAfterTakeover(t *testing.T) {
 		cut.cut.Store(true) // no renewals while it sleeps
 
 		r2 := newRunner(t, st, Config{Node: "two"}, funcHandler{"k", func(ctx context.Context, run *Run) error {
+			if err := run.AddFailures(ctx, []jobs.Failure{{Item: "good", Reason: "good", At: time.Now()}}); err != nil {
+				return err
+			}
 			return run.Save(ctx, []byte("good"), nil, 1, 1)
 		}})
 		start(t, r2)
 		done := wait(t, r2, j.ID)
 		cut.cut.Store(false)
 		close(wake)
-		if err := receive(t, told, "answer to the late save"); !errors.Is(err, jobs.ErrLost) {
-			t.Errorf("the late save answered %v", err)
+		for _, what := range []string{"save", "failure", "clearing"} {
+			if err := receive(t, told, "answer to the late "+what); !errors.Is(err, jobs.ErrLost) {
+				t.Errorf("the late %s answered %v", what, err)
+			}
+		}
+		err := st.View(t.Context(), func(tx store.Tx) error {
+			list, n, err := tx.Failures(t.Context(), j.ID, 0, 10)
+			if n != 1 || len(list) != 1 || list[0].Item != "good" {
+				t.Errorf("the list of failures: %+v", list)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
 		}
 		if err := r1.Stop(t.Context()); err != nil {
 			t.Fatal(err)

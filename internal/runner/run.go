@@ -105,12 +105,13 @@ func (run *Run) inTheWay() bool {
 	return until != 0 && run.Job.Priority > jobs.PriorityUrgent && int(r.active.Load()) >= r.cfg.Concurrency && r.clock().UnixMicro() < until
 }
 
-// AddFailures puts items on the job's dead-letter list, or replaces what stands there for the same item and column.
+// AddFailures puts items on the job's dead-letter list, or replaces what stands there for the same item and column. Errors: jobs.ErrLost
+// when the job has another owner by now.
 func (run *Run) AddFailures(ctx context.Context, failures []jobs.Failure) error {
 	if len(failures) == 0 {
 		return nil
 	}
-	return run.r.st.Change(ctx, func(tx store.Tx) error { return tx.AddFailures(ctx, run.Job.ID, failures) })
+	return run.asOwner(ctx, func(tx store.Tx) error { return tx.AddFailures(ctx, run.Job.ID, failures) })
 }
 
 // Failures reads a page of the dead-letter list, and its whole length.
@@ -122,20 +123,28 @@ func (run *Run) Failures(ctx context.Context, offset, limit int) (page []jobs.Fa
 	return page, total, err
 }
 
-// ClearFailures takes items off the dead-letter list: a retry did them. Nil clears the list.
+// ClearFailures takes items off the dead-letter list: a retry did them. Nil clears the list. Errors: as AddFailures.
 func (run *Run) ClearFailures(ctx context.Context, items []jobs.ItemColumn) error {
-	return run.r.st.Change(ctx, func(tx store.Tx) error { return tx.ClearFailures(ctx, run.Job.ID, items) })
+	return run.asOwner(ctx, func(tx store.Tx) error { return tx.ClearFailures(ctx, run.Job.ID, items) })
 }
 
 // renew moves the lease, and learns the control flag by the way.
 func (run *Run) renew(ctx context.Context) error {
+	return run.asOwner(ctx, func(store.Tx) error { return nil })
+}
+
+// asOwner renews, and changes something that belongs to the job in the same transaction: whoever was taken over changes nothing.
+func (run *Run) asOwner(ctx context.Context, change func(store.Tx) error) error {
 	var control jobs.Control
 	err := run.r.st.Change(ctx, func(tx store.Tx) error {
 		now, err := run.r.shared(ctx, tx)
 		if err == nil {
 			control, err = tx.Renew(ctx, run.Job.ID, run.Job.Epoch, now.Add(run.r.cfg.Lease))
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return change(tx)
 	})
 	if err == nil {
 		run.learned(control)
