@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,6 +15,7 @@ import (
 	"github.com/keyturn/keyturn"
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/server"
+	"github.com/keyturn/keyturn/internal/sqlitetest"
 )
 
 // house is a data directory with rows under key phi, and a way to open it in this process, on a clock of its own.
@@ -76,12 +76,8 @@ func newHouse(t *testing.T, ago time.Duration, yaml, rows string) *house {
 	_, err = f.WriteString(yaml)
 	e.must(err)
 	e.must(f.Close())
-	db, err := sql.Open("sqlite", e.app)
-	e.must(err)
-	defer db.Close()
-	_, err = db.ExecContext(t.Context(), `CREATE TABLE patients (id INTEGER PRIMARY KEY, ssn TEXT);
+	sqlitetest.Exec(t, e.app, `CREATE TABLE patients (id INTEGER PRIMARY KEY, ssn TEXT);
 		WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < `+rows+`) INSERT INTO patients SELECT i, 'number ' || i FROM n`)
-	e.must(err)
 	e.opened(ago, func(c *keyturn.Client) {
 		_, err := c.CreateKey(t.Context(), api.CreateKeyRequest{Name: "phi", Purpose: "phi"})
 		e.must(err)

@@ -1,7 +1,6 @@
 package incident_test
 
 import (
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -17,6 +16,7 @@ import (
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/reencrypt/connectortest"
 	"github.com/keyturn/keyturn/internal/server"
+	"github.com/keyturn/keyturn/internal/sqlitetest"
 )
 
 // A caller that lacks one right is denied as a whole, and nothing was done.
@@ -422,11 +422,7 @@ func (c *clinic) until(job string, want func(api.Job) bool) (last api.Job) {
 // Whoever had a dataset decrypted may have used every version of its key, and is named; so are those who may.
 func TestWorkOnDatasetsIsUse(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "clinic.db")
-	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
+	db := sqlitetest.Open(t, path)
 	c := newClinic(t, connectortest.Database{URL: (&url.URL{Scheme: "sqlite", Path: path}).String(), DB: db})
 	run, err := c.DecryptDataset(t.Context(), "patients", api.DatasetRunRequest{})
 	c.must(err)
@@ -446,17 +442,9 @@ func TestWorkOnDatasetsIsUse(t *testing.T) {
 // Nobody closes an incident by making what it is about unreadable, or by writing that its job is done.
 func TestCloseFailsClosed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "clinic.db")
-	app, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { app.Close() })
+	app := sqlitetest.Open(t, path)
 	c := newClinic(t, connectortest.Database{URL: (&url.URL{Scheme: "sqlite", Path: path}).String(), DB: app})
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(c.dir, "keyturn.db")+"?_pragma=busy_timeout(10000)")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
+	db := sqlitetest.Open(t, filepath.Join(c.dir, "keyturn.db"))
 	write := func(statement string, args ...any) {
 		t.Helper()
 		if _, err := db.ExecContext(t.Context(), statement, args...); err != nil {
@@ -494,11 +482,7 @@ func TestCloseFailsClosed(t *testing.T) {
 // compromised.
 func TestRetirementsAfterAnEmergency(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "clinic.db")
-	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
+	db := sqlitetest.Open(t, path)
 	c := newClinic(t, connectortest.Database{URL: (&url.URL{Scheme: "sqlite", Path: path}).String(), DB: db})
 	run, err := c.ReencryptDataset(t.Context(), "patients", api.DatasetRunRequest{}) // before version 2 is followed: no moving away from it
 	c.must(err)

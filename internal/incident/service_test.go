@@ -20,6 +20,7 @@ import (
 	"github.com/keyturn/keyturn/internal/pgtest"
 	"github.com/keyturn/keyturn/internal/reencrypt/connectortest"
 	"github.com/keyturn/keyturn/internal/server"
+	"github.com/keyturn/keyturn/internal/sqlitetest"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -63,12 +64,7 @@ const rows = 99
 func onBoth(t *testing.T, test func(*clinic)) {
 	t.Run("sqlite", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "clinic.db")
-		db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { db.Close() })
-		test(newClinic(t, connectortest.Database{URL: (&url.URL{Scheme: "sqlite", Path: path}).String(), DB: db}))
+		test(newClinic(t, connectortest.Database{URL: (&url.URL{Scheme: "sqlite", Path: path}).String(), DB: sqlitetest.Open(t, path)}))
 	})
 	t.Run("postgres", func(t *testing.T) {
 		address := pgtest.Start(t).Database(t)
@@ -432,14 +428,7 @@ func TestAllIsDecidedByOurRows(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := open(t)
 			c.must(second(c.CreateKey(c.Context(), api.CreateKeyRequest{Name: "phi2", Purpose: "phi"})))
-			db, err := sql.Open("sqlite", "file:"+filepath.Join(c.dir, "keyturn.db")+"?_pragma=busy_timeout(10000)")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer db.Close()
-			if _, err := db.ExecContext(t.Context(), forge); err != nil {
-				t.Fatal(err)
-			}
+			sqlitetest.Exec(t, filepath.Join(c.dir, "keyturn.db"), forge)
 			for _, in := range []api.EmergencyRequest{{Purpose: "phi", Reason: "x"}, {All: true, Reason: "x"}} {
 				_, err := c.Emergency(t.Context(), in)
 				c.wants(err, api.CodeIntegrity, "keys")

@@ -2,7 +2,6 @@ package reencrypt_test
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"net/url"
 	"os"
@@ -17,17 +16,13 @@ import (
 	"github.com/keyturn/keyturn/internal/kms"
 	"github.com/keyturn/keyturn/internal/reencrypt/connectortest"
 	"github.com/keyturn/keyturn/internal/server"
+	"github.com/keyturn/keyturn/internal/sqlitetest"
 )
 
 // A version on the list of destroyed ones, which an older store has alive, neither seals nor opens values of a dataset.
 func TestBuriedVersionsStayDead(t *testing.T) {
 	ctx, dir, path := t.Context(), filepath.Join(t.TempDir(), "store"), filepath.Join(t.TempDir(), "clinic.db")
-	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	app := connectortest.Database{URL: (&url.URL{Scheme: "sqlite", Path: path}).String(), DB: db}
+	app := connectortest.Database{URL: (&url.URL{Scheme: "sqlite", Path: path}).String(), DB: sqlitetest.Open(t, path)}
 	app.Exec(t, "CREATE TABLE patients (id bigint PRIMARY KEY, ssn text)", "INSERT INTO patients VALUES (1, 'one'), (2, 'two')")
 	if _, err := server.Init(ctx, dir, server.InitOptions{Embedded: true}); err != nil {
 		t.Fatal(err)

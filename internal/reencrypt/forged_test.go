@@ -1,7 +1,6 @@
 package reencrypt_test
 
 import (
-	"database/sql"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -10,25 +9,20 @@ import (
 	"github.com/keyturn/keyturn"
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/reencrypt/connectortest"
+	"github.com/keyturn/keyturn/internal/sqlitetest"
 )
 
 // Whoever can write to keyturn's database has nothing decrypted by a job of his own, and hides nothing from a census by
 // another table, key or context in a dataset's record.
 func TestForgedRowsDoNothing(t *testing.T) {
 	ctx, path := t.Context(), filepath.Join(t.TempDir(), "clinic.db")
-	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db := sqlitetest.Open(t, path)
 	c := newClinic(t, connectortest.Database{URL: (&url.URL{Scheme: "sqlite", Path: path}).String(), DB: db})
 	c.app.Exec(t, "CREATE TABLE empty (id bigint PRIMARY KEY, ssn text)")
-	_, err = c.add(nil)
+	_, err := c.add(nil)
 	c.must(err)
 	run := c.run(c.encrypt)
-	store, err := sql.Open("sqlite", "file:"+filepath.Join(c.dir, "keyturn.db")+"?_pragma=busy_timeout(10000)")
-	c.must(err)
-	defer store.Close()
+	store := sqlitetest.Open(t, filepath.Join(c.dir, "keyturn.db"))
 	write := func(statement string, args ...any) {
 		t.Helper()
 		if _, err := store.ExecContext(ctx, statement, args...); err != nil {

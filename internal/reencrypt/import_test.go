@@ -31,6 +31,7 @@ import (
 	"github.com/keyturn/keyturn/internal/pgtest"
 	"github.com/keyturn/keyturn/internal/reencrypt"
 	"github.com/keyturn/keyturn/internal/reencrypt/connectortest"
+	"github.com/keyturn/keyturn/internal/sqlitetest"
 )
 
 // Two Fernet keys of an application that has rotated once, and one that nobody kept.
@@ -126,10 +127,7 @@ func (c *clinic) row(table, column string, id int) string {
 // secrets is how many jobs have candidate keys kept for them.
 func (c *clinic) secrets() int {
 	c.Helper()
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(c.dir, "keyturn.db")+"?mode=ro")
-	if err != nil {
-		c.Fatal(err)
-	}
+	db := sqlitetest.Open(c, filepath.Join(c.dir, "keyturn.db"))
 	defer db.Close()
 	n := 0
 	if err := db.QueryRowContext(c.Context(), "SELECT count(*) FROM job_secrets").Scan(&n); err != nil {

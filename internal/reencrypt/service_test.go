@@ -15,6 +15,7 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/pgtest"
 	"github.com/keyturn/keyturn/internal/reencrypt/connectortest"
+	"github.com/keyturn/keyturn/internal/sqlitetest"
 	"github.com/keyturn/keyturn/keyturntest"
 )
 
@@ -35,12 +36,7 @@ const ssnSQL = "'900-00-' || (1000 + i)"
 func onBoth(t *testing.T, test func(*clinic)) {
 	t.Run("sqlite", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "clinic.db")
-		db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { db.Close() })
-		test(newClinic(t, connectortest.Database{URL: (&url.URL{Scheme: "sqlite", Path: path}).String(), DB: db}))
+		test(newClinic(t, connectortest.Database{URL: (&url.URL{Scheme: "sqlite", Path: path}).String(), DB: sqlitetest.Open(t, path)}))
 	})
 	t.Run("postgres", func(t *testing.T) {
 		address := pgtest.Start(t).Database(t)

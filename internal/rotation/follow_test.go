@@ -2,7 +2,6 @@ package rotation_test
 
 import (
 	"context"
-	"database/sql"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/keyturn/keyturn"
 	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/sqlitetest"
 )
 
 // dataset registers and encrypts a table of 500 rows under key phi, and gives its file.
@@ -30,11 +30,7 @@ func (h *house) dataset(name string) (file string) {
 
 func (h *house) sql(file, text string) {
 	h.Helper()
-	db, err := sql.Open("sqlite", file)
-	h.must(err)
-	defer db.Close()
-	_, err = db.ExecContext(h.Context(), text)
-	h.must(err)
+	sqlitetest.Exec(h, file, text)
 }
 
 // until waits for a job to be as want says, and for nothing more to be as want says among those of the kind.

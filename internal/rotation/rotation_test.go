@@ -2,7 +2,6 @@ package rotation_test
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -19,6 +18,7 @@ import (
 	"github.com/keyturn/keyturn"
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/server"
+	"github.com/keyturn/keyturn/internal/sqlitetest"
 )
 
 // house is a whole store on SQLite whose clock the test sets, asked by the SDK's client.
@@ -177,14 +177,10 @@ func TestRotationMovesTheDatasets(t *testing.T) {
 	for i := range 2 {
 		file := filepath.Join(t.TempDir(), fmt.Sprintf("app%d.db", i))
 		files = append(files, file)
-		db, err := sql.Open("sqlite", file)
-		h.must(err)
-		_, err = db.ExecContext(t.Context(), `CREATE TABLE patients (id INTEGER PRIMARY KEY, ssn TEXT);
+		h.sql(file, `CREATE TABLE patients (id INTEGER PRIMARY KEY, ssn TEXT);
 			WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500) INSERT INTO patients SELECT i, 'number ' || i FROM n`)
-		h.must(err)
-		h.must(db.Close())
 		name := fmt.Sprintf("set%d", i)
-		_, err = h.AddDataset(t.Context(), api.AddDatasetRequest{Name: name, DB: "sqlite://" + file, Table: "patients", Columns: map[string]string{"ssn": "phi"}})
+		_, err := h.AddDataset(t.Context(), api.AddDatasetRequest{Name: name, DB: "sqlite://" + file, Table: "patients", Columns: map[string]string{"ssn": "phi"}})
 		h.must(err)
 		run, err := h.EncryptDataset(t.Context(), name, api.DatasetRunRequest{Unthrottled: true})
 		h.must(err)
@@ -224,12 +220,8 @@ func TestRetirementCountsItsOwnRows(t *testing.T) {
 	h.key("phi", "phi", "")
 	h.key("pii", "pii", "")
 	file := filepath.Join(t.TempDir(), "app.db")
-	db, err := sql.Open("sqlite", file)
-	h.must(err)
-	_, err = db.ExecContext(t.Context(), "CREATE TABLE patients (id INTEGER PRIMARY KEY, ssn TEXT, name TEXT); INSERT INTO patients VALUES (1, 'one', 'Ann'), (2, 'two', 'Bob'), (3, NULL, 'Cid')")
-	h.must(err)
-	h.must(db.Close())
-	_, err = h.AddDataset(t.Context(), api.AddDatasetRequest{Name: "patients", DB: "sqlite://" + file, Table: "patients", Columns: map[string]string{"ssn": "phi", "name": "pii"}})
+	h.sql(file, "CREATE TABLE patients (id INTEGER PRIMARY KEY, ssn TEXT, name TEXT); INSERT INTO patients VALUES (1, 'one', 'Ann'), (2, 'two', 'Bob'), (3, NULL, 'Cid')")
+	_, err := h.AddDataset(t.Context(), api.AddDatasetRequest{Name: "patients", DB: "sqlite://" + file, Table: "patients", Columns: map[string]string{"ssn": "phi", "name": "pii"}})
 	h.must(err)
 	run, err := h.EncryptDataset(t.Context(), "patients", api.DatasetRunRequest{})
 	h.must(err)
@@ -273,12 +265,8 @@ func TestDryRunIsNoEvidence(t *testing.T) {
 	h := open(t, "")
 	h.key("phi", "phi", "")
 	file := filepath.Join(t.TempDir(), "app.db")
-	db, err := sql.Open("sqlite", file)
-	h.must(err)
-	_, err = db.ExecContext(t.Context(), "CREATE TABLE patients (id INTEGER PRIMARY KEY, ssn TEXT); INSERT INTO patients VALUES (1, 'one'), (2, 'two')")
-	h.must(err)
-	h.must(db.Close())
-	_, err = h.AddDataset(t.Context(), api.AddDatasetRequest{Name: "patients", DB: "sqlite://" + file, Table: "patients", Columns: map[string]string{"ssn": "phi"}})
+	h.sql(file, "CREATE TABLE patients (id INTEGER PRIMARY KEY, ssn TEXT); INSERT INTO patients VALUES (1, 'one'), (2, 'two')")
+	_, err := h.AddDataset(t.Context(), api.AddDatasetRequest{Name: "patients", DB: "sqlite://" + file, Table: "patients", Columns: map[string]string{"ssn": "phi"}})
 	h.must(err)
 	run, err := h.EncryptDataset(t.Context(), "patients", api.DatasetRunRequest{})
 	h.must(err)
@@ -302,9 +290,7 @@ func TestRetryOfWhatWasGivenUp(t *testing.T) {
 	h := open(t, "")
 	h.key("bad", "", "10d")
 	h.key("good", "", "10d")
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(h.dir, "keyturn.db")+"?_pragma=busy_timeout(10000)")
-	h.must(err)
-	defer db.Close()
+	db := sqlitetest.Open(t, filepath.Join(h.dir, "keyturn.db"))
 	change := func(to int) {
 		t.Helper()
 		_, err := db.ExecContext(t.Context(), `UPDATE keys SET suspended_decrypts = $1 WHERE name = 'bad'`, to)
@@ -362,9 +348,7 @@ func TestRunStaysInScope(t *testing.T) {
 	p, err := h.CreatePrincipal(t.Context(), api.CreatePrincipalRequest{Name: "ann", Role: "key-administrator", Scope: []string{"key/a", "job/*"}})
 	h.must(err)
 	ann := keyturn.NewClient(h.s.InProcess(), keyturn.WithToken(p.Token))
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(h.dir, "keyturn.db")+"?_pragma=busy_timeout(10000)")
-	h.must(err)
-	defer db.Close()
+	db := sqlitetest.Open(t, filepath.Join(h.dir, "keyturn.db"))
 	change := func(to int) {
 		t.Helper()
 		_, err := db.ExecContext(t.Context(), `UPDATE keys SET suspended_decrypts = $1 WHERE name = 'a'`, to)

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"database/sql"
 	"errors"
 	"path/filepath"
 	"testing"
@@ -10,6 +9,7 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/jobs"
 	"github.com/keyturn/keyturn/internal/reencrypt"
+	"github.com/keyturn/keyturn/internal/sqlitetest"
 	"github.com/keyturn/keyturn/internal/store"
 )
 
@@ -20,14 +20,7 @@ func TestMovesAtOnceAreCountedWhereTheyAreAdded(t *testing.T) {
 	c := inside(s)
 	c.must(t, "POST", "/v1/keys", api.CreateKeyRequest{Name: "phi"}, nil)
 	file := filepath.Join(t.TempDir(), "app.db")
-	db, err := sql.Open("sqlite", file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	if _, err := db.ExecContext(t.Context(), `CREATE TABLE patients (id INTEGER PRIMARY KEY, ssn TEXT)`); err != nil {
-		t.Fatal(err)
-	}
+	sqlitetest.Exec(t, file, `CREATE TABLE patients (id INTEGER PRIMARY KEY, ssn TEXT)`)
 	c.must(t, "POST", "/v1/datasets", api.AddDatasetRequest{Name: "patients", DB: "sqlite://" + file, Table: "patients", Columns: map[string]string{"ssn": "phi"}}, nil)
 	later := time.Now().Add(time.Hour)
 	add := func(id string, attempts int) {

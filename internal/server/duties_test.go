@@ -3,7 +3,6 @@ package server
 import (
 	"bytes"
 	"crypto/rand"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/jobs"
+	"github.com/keyturn/keyturn/internal/sqlitetest"
 	"github.com/keyturn/keyturn/internal/store"
 )
 
@@ -32,14 +32,7 @@ func (c caller) with(t testing.TB, name, role string, allow ...access.Action) st
 func TestRunningKeysIsNotUsingThem(t *testing.T) {
 	s, admin := populated(t)
 	file := filepath.Join(t.TempDir(), "own.db")
-	db, err := sql.Open("sqlite", file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	if _, err := db.ExecContext(t.Context(), `CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)`); err != nil {
-		t.Fatal(err)
-	}
+	sqlitetest.Exec(t, file, `CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)`)
 	s.opts.Environ = append(environOr(s.opts.Environ), "KEYTURN_DATASET_OWN=sqlite://"+file)
 	officer, trusted, decryptor := inside(s), inside(s), inside(s)
 	officer.token = admin.principal(t, "officer", "key-administrator")

@@ -2,7 +2,6 @@ package server
 
 import (
 	"bytes"
-	"database/sql"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/sqlitetest"
 )
 
 // everything that a store has written or shown so far: the log, the audit log, the files beside the store, the metrics.
@@ -142,16 +142,7 @@ func TestNothingAcceptedLeaks(t *testing.T) {
 func importing(t testing.TB, s *Server, admin caller, candidate string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "own.db")
-	db, err := sql.Open("sqlite", file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	for _, statement := range []string{`CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)`, `INSERT INTO t VALUES (1, 'in clear')`} {
-		if _, err := db.ExecContext(t.Context(), statement); err != nil {
-			t.Fatal(err)
-		}
-	}
+	sqlitetest.Exec(t, file, `CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)`, `INSERT INTO t VALUES (1, 'in clear')`)
 	s.opts.Environ = append(environOr(s.opts.Environ), "KEYTURN_DATASET_OWN=sqlite://"+file)
 	admin.must(t, "POST", "/v1/datasets", api.AddDatasetRequest{Name: "own", DBEnv: "KEYTURN_DATASET_OWN", Table: "t", Columns: map[string]string{"v": "phi"}}, nil)
 	var run api.DatasetRun

@@ -2,7 +2,6 @@ package server
 
 import (
 	"bytes"
-	"database/sql"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -16,6 +15,7 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/httpapi"
+	"github.com/keyturn/keyturn/internal/sqlitetest"
 	"github.com/keyturn/keyturn/internal/store"
 )
 
@@ -85,14 +85,7 @@ func populated(t *testing.T) (*Server, caller) {
 	admin.key(t, "phi")
 	admin.principal(t, "bystander", "auditor", "key/none")
 	file := filepath.Join(t.TempDir(), "app.db")
-	db, err := sql.Open("sqlite", file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	if _, err := db.ExecContext(t.Context(), `CREATE TABLE patients (id INTEGER PRIMARY KEY, ssn TEXT); INSERT INTO patients VALUES (1, '078-05-1120')`); err != nil {
-		t.Fatal(err)
-	}
+	sqlitetest.Exec(t, file, `CREATE TABLE patients (id INTEGER PRIMARY KEY, ssn TEXT)`, `INSERT INTO patients VALUES (1, '078-05-1120')`)
 	admin.must(t, "POST", "/v1/datasets", api.AddDatasetRequest{Name: "patients", DB: "sqlite://" + file, Table: "patients", Columns: map[string]string{"ssn": "phi"}}, nil)
 	return s, admin
 }

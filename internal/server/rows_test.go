@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"database/sql"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/sqlitetest"
 )
 
 // lived is a store whose rows of every signed table have a past: dir as it is now, and the database as it was.
@@ -80,17 +80,7 @@ func tampered(t *testing.T, dir, old string, statements ...string) string {
 	if err := os.WriteFile(config, []byte(strings.ReplaceAll(string(text), dir, to)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	db, err := sql.Open("sqlite", filepath.Join(to, "keyturn.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	db.SetMaxOpenConns(1) // one connection has the schema
-	for _, s := range append([]string{`ATTACH '` + old + `' AS old`, `PRAGMA foreign_keys = off`}, statements...) {
-		if _, err := db.Exec(s); err != nil {
-			t.Fatalf("%s: %v", s, err)
-		}
-	}
+	sqlitetest.Exec(t, filepath.Join(to, "keyturn.db"), append([]string{`ATTACH '` + old + `' AS old`, `PRAGMA foreign_keys = off`}, statements...)...)
 	return to
 }
 
@@ -180,17 +170,7 @@ func TestRowsThatArePutBackUnderARunningNode(t *testing.T) {
 	admin := inside(s)
 	write := func(statements ...string) {
 		t.Helper()
-		db, err := sql.Open("sqlite", filepath.Join(dir, "keyturn.db")+"?_pragma=busy_timeout(10000)")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer db.Close()
-		db.SetMaxOpenConns(1)
-		for _, q := range append([]string{`ATTACH '` + old + `' AS old`, `PRAGMA foreign_keys = off`}, statements...) {
-			if _, err := db.Exec(q); err != nil {
-				t.Fatalf("%s: %v", q, err)
-			}
-		}
+		sqlitetest.Exec(t, filepath.Join(dir, "keyturn.db"), append([]string{`ATTACH '` + old + `' AS old`, `PRAGMA foreign_keys = off`}, statements...)...)
 	}
 	write(putBack("principals")...)
 	if _, answer := admin.call(t, "GET", "/v1/doctor", nil); !strings.Contains(string(answer), `"name":"rows","ok":false`) || !strings.Contains(string(answer), "of principals, one of") {

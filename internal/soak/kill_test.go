@@ -18,6 +18,7 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/embedded"
 	"github.com/keyturn/keyturn/internal/mariatest"
+	"github.com/keyturn/keyturn/internal/sqlitetest"
 )
 
 const patients = 3000
@@ -33,12 +34,8 @@ type application struct {
 
 func newApplication(t *testing.T, path string) *application {
 	t.Helper()
-	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(30000)&_pragma=journal_mode(WAL)&_txlock=immediate")
-	if err != nil {
-		t.Fatal(err)
-	}
+	db := sqlitetest.Open(t, path, "journal_mode(WAL)")
 	db.SetMaxOpenConns(1)
-	t.Cleanup(func() { db.Close() })
 	return applicationOn(t, db)
 }
 

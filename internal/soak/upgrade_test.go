@@ -4,8 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"io"
@@ -17,6 +15,7 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/pgtest"
+	"github.com/keyturn/keyturn/internal/sqlitetest"
 )
 
 // releases are the folders of testdata/upgrade: what the binary of that commit left behind (make.sh says how).
@@ -172,13 +171,9 @@ func TestUpgradeIsKilled(t *testing.T) {
 func TestDowngradeIsRefused(t *testing.T) {
 	onOld(t, func(t *testing.T, o *old) {
 		const note = `INSERT INTO migrations (version_id, is_applied) VALUES (900, true)`
-		var err error
-		if o.url != "" {
-			err = pgtest.Start(t).Exec(t.Context(), o.url, "SET search_path = keyturn; "+note)
-		} else {
-			err = execSQLite(t.Context(), filepath.Join(o.Dir, "keyturn.db"), note)
-		}
-		if err != nil {
+		if o.url == "" {
+			sqlitetest.Exec(t, filepath.Join(o.Dir, "keyturn.db"), note)
+		} else if err := pgtest.Start(t).Exec(t.Context(), o.url, "SET search_path = keyturn; "+note); err != nil {
 			t.Fatal(err)
 		}
 		_, stderr, code := o.Run(nil, "key", "list")
@@ -186,14 +181,4 @@ func TestDowngradeIsRefused(t *testing.T) {
 			t.Errorf("exit %d: %s", code, stderr)
 		}
 	})
-}
-
-func execSQLite(ctx context.Context, path, statement string) error {
-	db, err := sql.Open("sqlite", "file:"+path)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	_, err = db.ExecContext(ctx, statement)
-	return err
 }

@@ -1,7 +1,6 @@
 package soak
 
 import (
-	"database/sql"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -9,6 +8,7 @@ import (
 	"github.com/keyturn/keyturn"
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/embedded"
+	"github.com/keyturn/keyturn/internal/sqlitetest"
 )
 
 // TestValuesThatCannotMove: a ciphertext that was cut behind its header and a message of the SDK's Envelope can't be
@@ -21,11 +21,7 @@ func TestValuesThatCannotMove(t *testing.T) {
 	k.OK(nil, "dataset", "add", "patients", "--db", "sqlite://"+path, "--table", "patients", "--column", "ssn=phi")
 	k.OK(nil, "dataset", "encrypt", "patients", "--unthrottled")
 	message := envelopeMessage(t, k)
-	db, err := sql.Open("sqlite", "file:"+path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db := sqlitetest.Open(t, path)
 	for q, arg := range map[string]any{`UPDATE patients SET ssn = substr(ssn, 1, ?) WHERE id = 1`: 100, `UPDATE patients SET ssn = ? WHERE id = 2`: message} {
 		if _, err := db.Exec(q, arg); err != nil {
 			t.Fatal(err)

@@ -1,7 +1,6 @@
 package sqlite_test
 
 import (
-	"database/sql"
 	"encoding/hex"
 	"net/url"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 	"github.com/keyturn/keyturn/internal/reencrypt"
 	"github.com/keyturn/keyturn/internal/reencrypt/connectortest"
 	"github.com/keyturn/keyturn/internal/reencrypt/sqlite"
+	"github.com/keyturn/keyturn/internal/sqlitetest"
 )
 
 // fresh is a new database file, as its application has it open. Its name needs quoting wherever it goes.
@@ -26,14 +26,7 @@ func fresh(tb testing.TB, pragmas ...string) connectortest.Database {
 // at is the file of that path, made if there is none.
 func at(tb testing.TB, path string, pragmas ...string) connectortest.Database {
 	tb.Helper()
-	query := url.Values{"_pragma": append([]string{"busy_timeout(30000)"}, pragmas...), "_txlock": {"immediate"}}
-	u := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: query.Encode()}
-	db, err := sql.Open("sqlite", u.String())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { db.Close() })
-	return connectortest.Database{URL: (&url.URL{Scheme: "sqlite", Path: path}).String(), DB: db}
+	return connectortest.Database{URL: (&url.URL{Scheme: "sqlite", Path: path}).String(), DB: sqlitetest.Open(tb, path, pragmas...)}
 }
 
 // pathOf is the file of a database.

@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"database/sql"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -10,17 +9,14 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/reencrypt"
+	"github.com/keyturn/keyturn/internal/sqlitetest"
 )
 
 // TestDiskFull has SQLite itself run out of pages: the page is rolled back, the error says what to do, and the same writer
 // goes on once there is space.
 func TestDiskFull(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "app.db")
-	app, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer app.Close()
+	app := sqlitetest.Open(t, path)
 	for _, s := range []string{"CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)", "INSERT INTO t VALUES (1, 'a'), (2, 'b')"} {
 		if _, err := app.Exec(s); err != nil {
 			t.Fatal(err)

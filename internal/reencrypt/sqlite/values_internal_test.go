@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"bytes"
-	"database/sql"
 	"database/sql/driver"
 	"fmt"
 	"math"
@@ -14,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/keyturn/keyturn/internal/reencrypt"
+	"github.com/keyturn/keyturn/internal/sqlitetest"
 )
 
 // anyValue draws what can be put into a column, and often what looks like something of another type.
@@ -34,11 +34,7 @@ func anyValue() *rapid.Generator[driver.Value] {
 // found again by its bytes.
 func TestNamesTellKeysApart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.db")
-	app, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer app.Close()
+	app := sqlitetest.Open(t, path)
 	declared := []column{{declared: "INTEGER"}, {declared: "INT"}, {declared: "REAL"}, {declared: "NUMERIC"}, {declared: "TEXT"}, {declared: "BLOB"}, {declared: ""}, {declared: "DATETIME"}}
 	for i, c := range declared {
 		if _, err := app.Exec(fmt.Sprintf("CREATE TABLE t%d (k %s)", i, c.declared)); err != nil {
