@@ -19,6 +19,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -64,7 +65,8 @@ func Wrapf(code api.Code, err error, format string, args ...any) *Error {
 }
 
 // Join is one error of several that were found at once, so that who asked can mend all of them; nil when there is none, and
-// the error itself when there is one. Code and field are the first one's. The text names all, and the next step that of each field.
+// the error itself when there is one. Code and field are the first one's. The text names the first mostJoined and counts the
+// others; the next step is one for each field, that of its first error.
 func Join(errs ...error) error {
 	var all []error
 	for _, err := range errs {
@@ -76,15 +78,26 @@ func Join(errs ...error) error {
 	case 1:
 		return all[0]
 	}
-	var messages, steps []string
-	for _, err := range all {
+	var messages, fields, steps []string
+	for _, err := range all[:min(len(all), mostJoined)] {
 		messages = append(messages, MessageOf(err))
-		if next := NextOf(err); next != "" {
-			steps = append(steps, strings.TrimPrefix(FieldOf(err)+": "+next, ": "))
+		if next := NextOf(err); next != "" && !slices.Contains(fields, FieldOf(err)) {
+			fields, steps = append(fields, FieldOf(err)), append(steps, next)
+		}
+	}
+	if more := len(all) - mostJoined; more > 0 {
+		messages = append(messages, fmt.Sprintf("and %d more", more))
+	}
+	for i := range steps {
+		if len(steps) > 1 { // else it is clear what the only one is about
+			steps[i] = strings.TrimPrefix(fields[i]+": "+steps[i], ": ")
 		}
 	}
 	return &Error{Code: CodeOf(all[0]), Message: strings.Join(messages, "; "), Field: FieldOf(all[0]), Next: strings.Join(steps, "; "), parts: all}
 }
+
+// mostJoined is how many errors the text of a joined one names.
+const mostJoined = 20
 
 // Each is what Join made err of, and err itself if it is made of nothing else.
 func Each(err error) []error {

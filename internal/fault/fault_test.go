@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -143,5 +144,12 @@ func TestJoin(t *testing.T) {
 	}
 	if fault.CodeOf(err) != api.CodeInvalid || fault.FieldOf(err) != "a" || fault.NextOf(err) != "a: mend a; c: mend it" {
 		t.Errorf("%q %q", fault.FieldOf(err), fault.NextOf(err))
+	}
+	many := fault.Join(slices.Repeat([]error{a}, 25)...)
+	if n := strings.Count(fault.MessageOf(many), "a is bad"); n != 20 || !strings.HasSuffix(fault.MessageOf(many), "; and 5 more") || len(fault.Each(many)) != 25 {
+		t.Errorf("%d of 25 are named: %v", n, many)
+	}
+	if fault.NextOf(many) != "mend a" {
+		t.Errorf("one field's next step became %q", fault.NextOf(many))
 	}
 }

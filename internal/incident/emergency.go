@@ -130,11 +130,11 @@ func (s *Service) plan(ctx context.Context, c *access.Caller, in api.EmergencyRe
 		if err := p.mark(ctx, tx, in, found, &bad); err != nil {
 			return err
 		}
-		if len(p.targets) == 0 && len(bad.texts) == 0 {
+		if len(p.targets) == 0 && len(bad) == 0 {
 			return fault.New(api.CodeNotFound, "there is no key with an active version to rotate").WithField("keys").
 				WithNext("see the purposes of the keys, and their active versions: keyturn key list")
 		}
-		return bad.err()
+		return fault.Join(bad...)
 	})
 	return p, err
 }

@@ -104,7 +104,7 @@ func (s *Service) named(ctx context.Context, list []api.IncidentVersion) (out []
 			}
 			out = append(out, incidents.Version{Key: k.Name, KeyID: k.ID, Number: v.Version})
 		}
-		return bad.err()
+		return fault.Join(bad...)
 	})
 	return sorted(out), err
 }
@@ -130,50 +130,19 @@ func key(ctx context.Context, tx store.Tx, field string, n int, name string) (ke
 	return k, err
 }
 
-// problems gathers everything that is wrong with a request, so that it is said at once.
-type problems struct {
-	first fault.Error
-	texts []string
-	more  int
-}
-
-// mostProblems is how many are named.
-const mostProblems = 20
+// problems gathers everything that is wrong with a request, so that it is said at once (fault.Join).
+type problems []error
 
 // add takes what is the request's fault; what isn't comes back.
 func (p *problems) add(err error) error {
 	switch fault.CodeOf(err) {
 	case "":
-		return nil
 	case api.CodeInvalid, api.CodeNotFound, api.CodeWrongState:
+		*p = append(*p, err)
 	default:
 		return err
 	}
-	if len(p.texts) == 0 {
-		p.first = fault.Error{Code: fault.CodeOf(err), Field: fault.FieldOf(err), Next: fault.NextOf(err)}
-	}
-	if len(p.texts) == mostProblems {
-		p.more++
-		return nil
-	}
-	p.texts = append(p.texts, fault.MessageOf(err))
 	return nil
-}
-
-// err is nil, or one error with the code, field and next step of the first problem and the texts of all.
-func (p *problems) err() error {
-	if len(p.texts) == 0 {
-		return nil
-	}
-	text := strings.Join(p.texts, "; ")
-	if p.more > 0 {
-		text += fmt.Sprintf("; and %d more", p.more)
-	}
-	out := fault.New(p.first.Code, text).WithField(p.first.Field)
-	if p.first.Next != "" {
-		out = out.WithNext(p.first.Next)
-	}
-	return out
 }
 
 // open writes the incident, its job and its event in one transaction, or records why not.
