@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -39,10 +40,17 @@ func (a *app) open(ctx context.Context) (*store, error) {
 	return a.openDir(ctx, dir, append(opts, a.credentials()...), nil)
 }
 
+// commandGC is how much garbage a command lets gather, in percent of what is alive: less than Go's default of 100, so that the
+// largest work, the re-encryption of a dataset, stays below 64 MB. A server sets its own (server.Server.Serve).
+const commandGC = 70
+
 // openDir opens the data directory in this process, and waits a moment when another command holds it. A token among opts
 // decides who the caller is here too; without one he is the local administrator. set holds settings
 // that go before those of the configuration, by their names in it.
 func (a *app) openDir(ctx context.Context, dir string, opts []keyturn.Option, set map[string]any) (*store, error) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(commandGC)
+	}
 	s, err := server.Open(ctx, dir, server.Options{Command: commandLine(), Set: set})
 	if err != nil {
 		return nil, err

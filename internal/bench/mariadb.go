@@ -123,7 +123,7 @@ func benchReencryptMariaDB(e *env) ([]row, error) {
 func benchUnderLoadMariaDB(e *env) ([]row, error) {
 	ctx := context.Background()
 	small := *e
-	small.rows = min(e.rows, 200_000)
+	small.rows = min(e.rows, 500_000)
 	t, err := small.newMariaTable(ctx, "underload-mariadb")
 	if err != nil {
 		return nil, err
@@ -132,11 +132,17 @@ func benchUnderLoadMariaDB(e *env) ([]row, error) {
 	if err := t.exec(ctx, "CREATE TABLE load_counts (client int PRIMARY KEY, n bigint NOT NULL)", "INSERT INTO load_counts VALUES (0,0),(1,0),(2,0),(3,0)"); err != nil {
 		return nil, err
 	}
+	if err := t.settle(ctx); err != nil {
+		return nil, err
+	}
 	alone, err := t.load(ctx, func() error { time.Sleep(10 * time.Second); return nil })
 	if err != nil {
 		return nil, err
 	}
 	if err := t.keyturn("key", "rotate", "phi"); err != nil {
+		return nil, err
+	}
+	if err := t.settle(ctx); err != nil {
 		return nil, err
 	}
 	var r run

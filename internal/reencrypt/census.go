@@ -48,7 +48,7 @@ func (s *Service) Census(ctx context.Context, c *access.Caller, name string) (ou
 
 // count flushes a dataset's database and counts its columns.
 func (s *Service) count(ctx context.Context, d *datasets.Dataset, known Known) ([]Tally, error) {
-	a, err := s.attach(ctx, d)
+	a, err := s.attach(ctx, d, Session{})
 	if err != nil {
 		return nil, err
 	}

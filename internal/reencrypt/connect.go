@@ -224,7 +224,7 @@ type attached struct {
 }
 
 // attach connects to a dataset's database and looks at its table again: it may have changed since it was registered.
-func (s *Service) attach(ctx context.Context, d *datasets.Dataset) (*attached, error) {
+func (s *Service) attach(ctx context.Context, d *datasets.Dataset, session Session) (*attached, error) {
 	dsn, err := s.dsn(ctx, d)
 	if err != nil {
 		return nil, err
@@ -233,7 +233,7 @@ func (s *Service) attach(ctx context.Context, d *datasets.Dataset) (*attached, e
 	if err != nil {
 		return nil, err
 	}
-	db, err := open(ctx, driver, dsn)
+	db, err := open(ctx, driver, dsn, session)
 	if err != nil {
 		return nil, err
 	}

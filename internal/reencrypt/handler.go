@@ -137,7 +137,7 @@ func (c *chunk) load() error {
 var errEnough = errors.New("enough for this chunk")
 
 func (c *chunk) advance(ctx context.Context, d *datasets.Dataset) (done bool, err error) {
-	a, err := c.s.attach(ctx, d)
+	a, err := c.s.attach(ctx, d, Session{Hurry: c.args.Rate == 0})
 	if err != nil {
 		return false, err
 	}

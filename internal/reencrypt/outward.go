@@ -41,8 +41,7 @@ func dsnOf(sealed string) DSN {
 // open connects. Where a URL came over the network, each of the connections, now and later, is refused if it would lead to
 // keyturn's own machine: databases trust that (trust and ident of PostgreSQL), and so do clouds that hand out credentials at a
 // link-local address. What counts is the address itself, whatever name it was found under and whenever.
-func open(ctx context.Context, driver Driver, dsn DSN) (Database, error) {
-	var s Session
+func open(ctx context.Context, driver Driver, dsn DSN, s Session) (Database, error) {
 	if dsn.network {
 		s.Dial = (&net.Dialer{Control: outward}).DialContext
 	}

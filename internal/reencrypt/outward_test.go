@@ -36,7 +36,7 @@ func TestURLsRememberTheNetwork(t *testing.T) {
 		given := NewDSN("postgres://app:secret@db.example.org/clinic")
 		given.network = network
 		var d sessions
-		if _, err := open(t.Context(), &d, dsnOf(given.sealedText())); err != nil || d.url != given.Reveal() || (d.last.Dial != nil) != network {
+		if _, err := open(t.Context(), &d, dsnOf(given.sealedText()), Session{}); err != nil || d.url != given.Reveal() || (d.last.Dial != nil) != network {
 			t.Errorf("%v: %v, %q, %+v", network, err, d.url, d.last)
 		}
 	}

@@ -15,7 +15,8 @@ import (
 //	   ▲                   │                             │
 //	   └──── freePages ────┘      freeBatches ◀──────────┘
 //
-// Pages and batches go around in fixed numbers: they are the memory of a run, and who runs out of them waits. Each stage
+// Pages and batches go around in fixed numbers, one for each stage that works on one: they are the memory of a run, and who runs
+// out of them waits. More of them made no run faster. Each stage
 // owns what it holds until it passes it on.
 type pass struct {
 	work *Work
@@ -51,7 +52,7 @@ func runPass(ctx context.Context, w Work, after Key, stop <-chan struct{}, save 
 	p := &pass{
 		work: &w, stop: stop, acks: newAcks(after),
 		read: make(chan readPage, 1), write: make(chan writeBatch, 1),
-		freePages: make(chan *Page, w.cryptos()+2), freeBatches: make(chan *Batch, w.cryptos()+max(1, w.writers())+1),
+		freePages: make(chan *Page, w.cryptos()+1), freeBatches: make(chan *Batch, w.cryptos()+max(1, w.writers())),
 	}
 	for range cap(p.freePages) {
 		p.freePages <- NewPage(len(w.PK), len(w.Columns))

@@ -75,7 +75,7 @@ func (s *Service) prepare(ctx context.Context, c *access.Caller, in api.AddDatas
 	if err != nil {
 		return d, nil, err
 	}
-	db, err := open(ctx, driver, dsn)
+	db, err := open(ctx, driver, dsn, Session{})
 	if err != nil {
 		return d, nil, err
 	}

@@ -173,7 +173,7 @@ func (s *Service) arguments(ctx context.Context, c *access.Caller, name string, 
 	if err := s.sign(ctx, kind, &d, &a); err != nil { // nothing of them may change from here on
 		return a, err
 	}
-	at, err := s.attach(ctx, &d)
+	at, err := s.attach(ctx, &d, Session{})
 	if err != nil {
 		return a, err
 	}

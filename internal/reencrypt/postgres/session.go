@@ -31,6 +31,7 @@ const binaryFormat = 1
 //   - row_security off: a policy that would hide rows from us becomes an error instead of a census that is too small.
 //   - synchronous_commit: off would let acknowledged pages come back old after a crash; anything else stays as configured.
 //   - The planner is told what it can't know: pages are small, found by key, and never worth a walk through the table.
+//   - One statement takes one core, unless the session is in a hurry.
 //   - Texts of keys of rarer types go into contexts: they must not depend on how the role is set up.
 //   - No search_path: the application's triggers run in our session and may need theirs.
 func (d *database) settings(r role) [][2]string {
@@ -47,6 +48,9 @@ func (d *database) settings(r role) [][2]string {
 		{"bytea_output", "hex"},
 		{"extra_float_digits", "1"},
 	}
+	if !d.session.Hurry {
+		s = append(s, [2]string{"max_parallel_workers_per_gather", "0"})
+	}
 	switch r {
 	case readOnly:
 		return append(s, [2]string{"default_transaction_read_only", "on"})
@@ -54,7 +58,8 @@ func (d *database) settings(r role) [][2]string {
 		return append(s, [2]string{"default_transaction_read_only", "on"}, [2]string{"enable_seqscan", "off"},
 			[2]string{"enable_bitmapscan", "off"}, [2]string{"enable_sort", "off"})
 	case pageWrite:
-		s = append(s, [2]string{"enable_seqscan", "off"}, [2]string{"enable_hashjoin", "off"}, [2]string{"enable_mergejoin", "off"})
+		s = append(s, [2]string{"enable_seqscan", "off"}, [2]string{"enable_hashjoin", "off"}, [2]string{"enable_mergejoin", "off"},
+			[2]string{"plan_cache_mode", "force_generic_plan"})
 	}
 	return append(s, [2]string{"default_transaction_read_only", "off"})
 }

@@ -12,11 +12,15 @@ import (
 // writer writes pages on a connection of its own.
 type writer struct {
 	*target
-	conn   *pgconn.PgConn
-	sql    string
-	params [][]byte // one buffer per array, used again
-	format []int16
+	conn     *pgconn.PgConn
+	prepared bool
+	params   [][]byte // one buffer per array, used again
+	format   []int16
 }
+
+// swapName is the statement of Swap on a writer's connection. It is planned once and without its values (see settings): a
+// plan that is made for them copies the arrays of a page into itself, several times.
+const swapName = "keyturn_swap"
 
 // Writer connects.
 func (t *target) Writer(ctx context.Context) (reencrypt.Writer, error) {
@@ -25,7 +29,7 @@ func (t *target) Writer(ctx context.Context) (reencrypt.Writer, error) {
 		return nil, err
 	}
 	n := len(t.keys) + 2*len(t.columns)
-	w := &writer{target: t, conn: conn, sql: t.swapSQL(), params: make([][]byte, n), format: make([]int16, n)}
+	w := &writer{target: t, conn: conn, params: make([][]byte, n), format: make([]int16, n)}
 	for i := range w.format {
 		w.format[i] = binaryFormat
 	}
@@ -45,7 +49,13 @@ func (w *writer) Swap(ctx context.Context, b *reencrypt.Batch, from, to int) (in
 		w.params[at] = appendArray(w.params[at][:0], c.oid(), &b.Old[i].Values, from, to)
 		w.params[at+1] = appendArray(w.params[at+1][:0], c.oid(), &b.New[i].Values, from, to)
 	}
-	tag, err := w.conn.ExecParams(ctx, w.sql, w.params, nil, w.format, nil).Close()
+	if !w.prepared {
+		if _, err := w.conn.Prepare(ctx, swapName, w.swapSQL(), nil); err != nil {
+			return 0, explainSwap(ctx, err)
+		}
+		w.prepared = true
+	}
+	tag, err := w.conn.ExecPrepared(ctx, swapName, w.params, w.format, nil).Close()
 	if err != nil {
 		return 0, explainSwap(ctx, err)
 	}
