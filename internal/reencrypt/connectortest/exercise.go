@@ -17,7 +17,7 @@ func Exercise(t *testing.T, h Harness) {
 	for name, test := range map[string]func(*bench){
 		"AllKinds": allKinds, "Keys": keyTypes, "CompositeKey": compositeKey, "Names": names, "Values": values,
 		"SeveralColumns": severalColumns, "MovedRows": movedRows, "CountedApart": countedApart, "EmptyTable": emptyTable,
-		"LargeValues": largeValues, "PagesAreBounded": pagesAreBounded, "Cursor": cursor, "StaleSwap": staleSwap,
+		"LargeValues": largeValues, "PagesAreBounded": pagesAreBounded, "Cursor": cursor, "StaleSwap": staleSwap, "ChangedTable": changedTable,
 		"CaseOnlyChange": caseOnlyChange, "DryRun": dryRun, "Refused": refused, "Held": held, "Shapes": shapes,
 		"Missing": missing, "Longest": longest, "NoSecretsInErrors": noSecretsInErrors,
 	} {

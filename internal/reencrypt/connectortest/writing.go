@@ -36,6 +36,31 @@ func staleSwap(b *bench) {
 	b.same(got, map[string]string{"1": "new " + ssnOf(1), "3": "theirs", "9": "new " + ssnOf(9)})
 }
 
+// changedTable: a writer that has written goes on after the table got another column, and says so when its own is gone.
+func changedTable(b *bench) {
+	b.fill(9)
+	w := b.work("people", map[string]*KeySet{"ssn": NewKeySet(envelope.SuiteStandard)}, reencrypt.KindEncrypt)
+	writer, err := w.Target.Writer(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer writer.Close()
+	var batch *reencrypt.Batch
+	b.eachPage(w, 100, func(p *reencrypt.Page) { batch = b.batchOf(w, p) })
+	swap := func(row int) (int, error) { return writer.Swap(b.Context(), batch, row, row+1) }
+	if n, err := swap(0); err != nil || n != 1 {
+		b.Fatalf("%d swapped, %v", n, err)
+	}
+	b.exec("ALTER TABLE people ADD COLUMN later int")
+	if n, err := swap(1); err != nil || n != 1 {
+		b.Errorf("after the table got a column: %d swapped, %v", n, err)
+	}
+	b.exec("ALTER TABLE people RENAME COLUMN ssn TO other")
+	if n, err := swap(2); fault.CodeOf(err) != api.CodeNotFound || n != 0 {
+		b.Errorf("after the column was renamed: %d swapped, %v (%s)", n, err, fault.CodeOf(err))
+	}
+}
+
 // caseOnlyChange: "equal" means to the byte, whatever the column thinks.
 func caseOnlyChange(b *bench) {
 	b.exec("CREATE TABLE people (id bigint PRIMARY KEY, ssn "+b.h.CaseBlind+")", "INSERT INTO people VALUES (1, 'abc'), (2, 'abc')")

@@ -11,6 +11,9 @@
 //	FROM (SELECT unnest($1::bigint[]) AS k0, unnest($2::text[]) AS o0, unnest($3::text[]) AS n0) AS v
 //	WHERE t."id" = v.k0 AND t."ssn" COLLATE "C" = v.o0
 //
+// It is prepared on the writer's connection and planned once, so a pooler between keyturn and the server must pool sessions, not
+// transactions (which the settings of our sessions need anyway).
+//
 // Under READ COMMITTED an update of the application that commits while ours waits for the row makes the condition be
 // looked at again with the new value: it fails and the row is left alone (promise P6).
 package postgres
