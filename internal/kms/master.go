@@ -294,6 +294,7 @@ func (s *Service) changeMasters(ctx context.Context, c *access.Caller, verb stri
 		return api.MasterRotation{}, err
 	}
 	failpoint.Hit("kms/after-masters")
+	ctx = context.WithoutCancel(ctx) // what the store says now this process must, too, whoever hung up meanwhile
 	if err := s.ring.Use(ctx, change.next); err != nil {
 		return api.MasterRotation{}, err
 	}

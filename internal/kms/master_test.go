@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/keyring"
 	"github.com/keyturn/keyturn/internal/keys"
+	"github.com/keyturn/keyturn/internal/sqlitetest"
 )
 
 // opensWith says whether a ring with these master keys opens the store and what was sealed.
@@ -69,6 +71,52 @@ func TestMasterLife(t *testing.T) {
 	h.must(err)
 	if out.Rewrapped != len(keys.KEKPurposes()) {
 		t.Errorf("%+v", out)
+	}
+	h.opens("phi", text, "x", nil, 1)
+}
+
+// hungUp is the context of a caller who hangs up in the moment that his change is committed.
+type hungUp struct {
+	context.Context
+	committed func() bool
+}
+
+func (c hungUp) Err() error {
+	if c.committed() {
+		return context.Canceled
+	}
+	return c.Context.Err()
+}
+
+func (c hungUp) Done() <-chan struct{} {
+	if c.committed() {
+		gone := make(chan struct{})
+		close(gone)
+		return gone
+	}
+	return c.Context.Done()
+}
+
+// A change of master keys that is in the store is in the process and the configuration too, even if nobody waits for it.
+func TestMasterChangesAreFinished(t *testing.T) {
+	h := newHouse(t, options{})
+	h.create(api.CreateKeyRequest{Name: "phi"})
+	text := h.encrypt("phi", "x", nil)
+	beside := sqlitetest.Open(t, h.path) // not through the store: whoever asks a context may hold its locks
+	segments := func() (n int) {
+		h.must(beside.QueryRow("SELECT count(*) FROM audit_segments").Scan(&n))
+		return n
+	}
+	before := segments()
+	ctx := hungUp{t.Context(), func() bool { return segments() != before }}
+	h.must(second(h.svc.AddMaster(ctx, here(), api.MasterKeyRequest{URL: "file:///second"})))
+	if strings.Join(h.config.saved, " ") != "file:///first file:///second" || len(h.ring.Masters()) != 2 {
+		t.Errorf("saved %v, open %d", h.config.saved, len(h.ring.Masters()))
+	}
+	before = segments()
+	h.must(second(h.svc.RemoveMaster(ctx, owner(), api.MasterKeyRequest{URL: "file:///first"})))
+	if strings.Join(h.config.saved, " ") != "file:///second" || len(h.ring.Masters()) != 1 {
+		t.Errorf("saved %v, open %d", h.config.saved, len(h.ring.Masters()))
 	}
 	h.opens("phi", text, "x", nil, 1)
 }
