@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -135,26 +136,41 @@ func (n *Node) spawn() {
 	n.cmd, n.exited, n.paused = cmd, exited, false
 }
 
-// await returns when the node's socket takes a connection, which it does only once requests are answered.
+// await returns when the node answers. That its socket takes a connection says less: a node listens before it is through with
+// starting, and one whose database goes away then ends.
 func (n *Node) await() {
 	n.tb.Helper()
-	deadline := time.After(60 * time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		c, err := net.Dial("unix", n.Socket[len("unix://"):])
-		if err == nil {
-			c.Close()
-			return
-		}
+	for !n.answers(ctx) {
 		select {
 		case <-tick.C:
 		case <-n.exited:
 			n.tb.Fatalf("%s ended while it started:\n%s", n.Name, n.Log())
-		case <-deadline:
+		case <-ctx.Done():
 			n.tb.Fatalf("%s doesn't answer after a minute:\n%s", n.Name, n.Log())
 		}
 	}
+}
+
+// answers says whether the node answers a request that nobody needs a right for.
+func (n *Node) answers(ctx context.Context) bool {
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", n.Socket[len("unix://"):])
+	}}
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://node/healthz", nil)
+	if err != nil {
+		n.tb.Fatal(err)
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
 }
 
 // Kill ends the node as kill -9 does.

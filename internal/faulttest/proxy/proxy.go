@@ -99,7 +99,7 @@ func (p *Proxy) Go() {
 	}
 }
 
-// CutAfter resets the connection over which the n-th byte from now goes, after it has gone. n is at least 1.
+// CutAfter resets the connection over which the n-th byte from now goes, after it has gone; 0 takes a cut back that is still to come.
 func (p *Proxy) CutAfter(d Direction, n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
