@@ -34,6 +34,7 @@ type turnover struct {
 // version is active, the history is complete, the log verifies; and an emergency on the key ends with its rows moved, the
 // incident closed and the evidence written. Ten versions with KEYTURN_SOAK, which takes as many minutes; two without.
 func TestCampaignRotateByItself(t *testing.T) {
+	beside(t)
 	versions := 2
 	if os.Getenv("KEYTURN_SOAK") != "" {
 		versions = 10

@@ -18,6 +18,7 @@ import (
 // TestCampaignKillServer kills a serving process at random moments under load from several clients: every answer that
 // a client got has its audit event, and every ciphertext in it opens (P1, P2, FAULTS row 1).
 func TestCampaignKillServer(t *testing.T) {
+	beside(t)
 	rng, seed := Seed(t)
 	budget := NewBudget(t, 15)
 	k := New(t)

@@ -50,6 +50,14 @@ func Binary(tb testing.TB) string {
 	return path
 }
 
+// beside lets a test that waits most of its time run beside others like it, once those that want the machine are through. At tier N
+// each campaign has the machine.
+func beside(t *testing.T) {
+	if os.Getenv("KEYTURN_SOAK") == "" {
+		t.Parallel()
+	}
+}
+
 // Budget is how long a campaign goes on: until n attempts at tier C, or for KEYTURN_SOAK (a duration) at tier N.
 type Budget struct {
 	n     int

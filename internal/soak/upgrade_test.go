@@ -150,6 +150,7 @@ func TestUpgrade(t *testing.T) {
 // TestUpgradeIsKilled: the first start after an upgrade is killed at any moment, again and again; the one that isn't killed
 // finds everything (P5).
 func TestUpgradeIsKilled(t *testing.T) {
+	beside(t)
 	rng, seed := Seed(t)
 	kills := 0
 	onOld(t, func(t *testing.T, o *old) {
