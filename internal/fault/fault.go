@@ -66,7 +66,7 @@ func Wrapf(code api.Code, err error, format string, args ...any) *Error {
 
 // Join is one error of several that were found at once, so that who asked can mend all of them; nil when there is none, and
 // the error itself when there is one. Code and field are the first one's. The text names the first mostJoined and counts the
-// others; the next step is one for each field, that of its first error.
+// others; the next steps are theirs, each once.
 func Join(errs ...error) error {
 	var all []error
 	for _, err := range errs {
@@ -78,20 +78,23 @@ func Join(errs ...error) error {
 	case 1:
 		return all[0]
 	}
-	var messages, fields, steps []string
+	var messages, steps []string
+	oneField := true
 	for _, err := range all[:min(len(all), mostJoined)] {
 		messages = append(messages, MessageOf(err))
-		if next := NextOf(err); next != "" && !slices.Contains(fields, FieldOf(err)) {
-			fields, steps = append(fields, FieldOf(err)), append(steps, next)
+		oneField = oneField && FieldOf(err) == FieldOf(all[0])
+	}
+	for _, err := range all[:len(messages)] {
+		next := NextOf(err)
+		if !oneField { // else it is clear what they are about
+			next = strings.TrimPrefix(FieldOf(err)+": "+next, ": ")
+		}
+		if NextOf(err) != "" && !slices.Contains(steps, next) {
+			steps = append(steps, next)
 		}
 	}
 	if more := len(all) - mostJoined; more > 0 {
 		messages = append(messages, fmt.Sprintf("and %d more", more))
-	}
-	for i := range steps {
-		if len(steps) > 1 { // else it is clear what the only one is about
-			steps[i] = strings.TrimPrefix(fields[i]+": "+steps[i], ": ")
-		}
 	}
 	return &Error{Code: CodeOf(all[0]), Message: strings.Join(messages, "; "), Field: FieldOf(all[0]), Next: strings.Join(steps, "; "), parts: all}
 }

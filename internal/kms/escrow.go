@@ -42,7 +42,8 @@ func (s *Service) SplitEscrow(ctx context.Context, c *access.Caller, in api.Spli
 		return api.EscrowShares{}, err
 	}
 	failpoint.Hit("kms/after-escrow")
-	ctx = context.WithoutCancel(ctx) // the old shares are worthless already: whoever asked gets the new ones if anybody can
+	ctx, cancel := finishing(ctx) // the old shares are worthless already: whoever asked gets the new ones if anybody can
+	defer cancel()
 	if err := s.ring.Use(ctx, made.masters); err != nil {
 		return api.EscrowShares{}, err
 	}

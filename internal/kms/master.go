@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
@@ -294,7 +295,8 @@ func (s *Service) changeMasters(ctx context.Context, c *access.Caller, verb stri
 		return api.MasterRotation{}, err
 	}
 	failpoint.Hit("kms/after-masters")
-	ctx = context.WithoutCancel(ctx) // what the store says now this process must, too, whoever hung up meanwhile
+	ctx, cancel := finishing(ctx) // what the store says now this process must, too
+	defer cancel()
 	if err := s.ring.Use(ctx, change.next); err != nil {
 		return api.MasterRotation{}, err
 	}
@@ -302,6 +304,12 @@ func (s *Service) changeMasters(ctx context.Context, c *access.Caller, verb stri
 		return api.MasterRotation{}, err
 	}
 	return s.rotation(ctx, len(wrapped)), nil
+}
+
+// finishing is the context of what is left to be done after a commit, whoever hung up meanwhile: for so long at most, since masterMu
+// is held.
+func finishing(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 }
 
 // wrapAnew wraps the store's key-encryption keys under masters, and gives what it made with what it was made from.

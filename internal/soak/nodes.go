@@ -136,8 +136,8 @@ func (n *Node) spawn() {
 	n.cmd, n.exited, n.paused = cmd, exited, false
 }
 
-// await returns when the node answers. That its socket takes a connection says less: a node listens before it is through with
-// starting, and one whose database goes away then ends.
+// await returns when the node answers GET /healthz, which is when it is through with starting. That its socket takes a connection
+// says less: a node listens before, and one whose database goes away while it starts ends.
 func (n *Node) await() {
 	n.tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

@@ -58,8 +58,7 @@ func (d *database) settings(r role) [][2]string {
 		return append(s, [2]string{"default_transaction_read_only", "on"}, [2]string{"enable_seqscan", "off"},
 			[2]string{"enable_bitmapscan", "off"}, [2]string{"enable_sort", "off"})
 	case pageWrite:
-		s = append(s, [2]string{"enable_seqscan", "off"}, [2]string{"enable_hashjoin", "off"}, [2]string{"enable_mergejoin", "off"},
-			[2]string{"plan_cache_mode", "force_generic_plan"})
+		s = append(s, [2]string{"enable_seqscan", "off"}, [2]string{"enable_hashjoin", "off"}, [2]string{"enable_mergejoin", "off"})
 	}
 	return append(s, [2]string{"default_transaction_read_only", "off"})
 }

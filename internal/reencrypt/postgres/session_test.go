@@ -68,8 +68,8 @@ func TestSessions(t *testing.T) {
 	for name, want := range map[string]string{
 		"synchronous_commit": "on", "application_name": "keyturn", "lock_timeout": "200", "statement_timeout": "60000",
 		"idle_in_transaction_session_timeout": "5000",
-		"max_parallel_workers_per_gather":     "0", "plan_cache_mode": "force_generic_plan",
-		"row_security": "off", "transaction_isolation": "read committed", "client_encoding": "UTF8",
+		"max_parallel_workers_per_gather":     "0",
+		"row_security":                        "off", "transaction_isolation": "read committed", "client_encoding": "UTF8",
 	} {
 		if got[name] != want {
 			t.Errorf("%s is %q, want %q", name, got[name], want)

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -12,15 +13,11 @@ import (
 // writer writes pages on a connection of its own.
 type writer struct {
 	*target
-	conn     *pgconn.PgConn
-	prepared bool
-	params   [][]byte // one buffer per array, used again
-	format   []int16
+	conn   *pgconn.PgConn
+	swap   string   // name of the prepared statement; empty before the first page
+	params [][]byte // one buffer per array, used again
+	format []int16
 }
-
-// swapName is the statement of Swap on a writer's connection. It is planned once and without its values (see settings): a
-// plan that is made for them copies the arrays of a page into itself, several times.
-const swapName = "keyturn_swap"
 
 // Writer connects.
 func (t *target) Writer(ctx context.Context) (reencrypt.Writer, error) {
@@ -49,17 +46,30 @@ func (w *writer) Swap(ctx context.Context, b *reencrypt.Batch, from, to int) (in
 		w.params[at] = appendArray(w.params[at][:0], c.oid(), &b.Old[i].Values, from, to)
 		w.params[at+1] = appendArray(w.params[at+1][:0], c.oid(), &b.New[i].Values, from, to)
 	}
-	if !w.prepared {
-		if _, err := w.conn.Prepare(ctx, swapName, w.swapSQL(), nil); err != nil {
-			return 0, explainSwap(ctx, err)
-		}
-		w.prepared = true
+	if err := w.prepare(ctx); err != nil {
+		return 0, explainSwap(ctx, err)
 	}
-	tag, err := w.conn.ExecPrepared(ctx, swapName, w.params, w.format, nil).Close()
+	tag, err := w.conn.ExecPrepared(ctx, w.swap, w.params, w.format, nil).Close()
 	if err != nil {
 		return 0, explainSwap(ctx, err)
 	}
 	return int(tag.RowsAffected()), nil
+}
+
+// prepare has the statement parsed once. From its sixth time on PostgreSQL plans it without its values: a plan that is made for
+// them copies the arrays of a page into itself, several times, which was a fifth of the server's work. The name is nobody else's, so
+// that through a pooler that mixes sessions up a page meets no statement rather than another table's; and it is another one
+// each time, since one whose answer was lost may be there.
+func (w *writer) prepare(ctx context.Context) error {
+	if w.swap != "" {
+		return nil
+	}
+	name := "keyturn_" + rand.Text()
+	if _, err := w.conn.Prepare(ctx, name, w.swapSQL(), nil); err != nil {
+		return err
+	}
+	w.swap = name
+	return nil
 }
 
 // appendArray appends a one-dimensional array in binary form (array_recv of PostgreSQL): dimensions, whether there are
