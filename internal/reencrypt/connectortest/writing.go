@@ -11,17 +11,24 @@ import (
 	"github.com/keyturn/keyturn/internal/reencrypt"
 )
 
-// staleSwap is promise P6: what the application wrote since the page was read stays.
-func staleSwap(b *bench) {
-	b.fill(9)
-	w := b.work("people", map[string]*KeySet{"ssn": NewKeySet(envelope.SuiteStandard)}, reencrypt.KindEncrypt)
+// readToWrite reads a table of at most 100 rows, makes a batch of it, and connects the writer that is to write it back.
+func (b *bench) readToWrite(w reencrypt.Work) (reencrypt.Writer, *reencrypt.Batch) {
+	b.Helper()
 	writer, err := w.Target.Writer(b.Context())
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer writer.Close()
+	b.Cleanup(func() { writer.Close() })
 	var batch *reencrypt.Batch
 	b.eachPage(w, 100, func(p *reencrypt.Page) { batch = b.batchOf(w, p) })
+	return writer, batch
+}
+
+// staleSwap is promise P6: what the application wrote since the page was read stays.
+func staleSwap(b *bench) {
+	b.fill(9)
+	w := b.work("people", map[string]*KeySet{"ssn": NewKeySet(envelope.SuiteStandard)}, reencrypt.KindEncrypt)
+	writer, batch := b.readToWrite(w)
 	b.exec("UPDATE people SET ssn = 'theirs' WHERE id = 3", "DELETE FROM people WHERE id = 5", "UPDATE people SET ssn = NULL WHERE id = 7")
 	if n, err := writer.Swap(b.Context(), batch, 0, batch.Rows()); err != nil || n != 2 {
 		b.Errorf("a page with three stale rows of five: %d swapped, %v", n, err)
@@ -40,13 +47,7 @@ func staleSwap(b *bench) {
 func changedTable(b *bench) {
 	b.fill(9)
 	w := b.work("people", map[string]*KeySet{"ssn": NewKeySet(envelope.SuiteStandard)}, reencrypt.KindEncrypt)
-	writer, err := w.Target.Writer(b.Context())
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer writer.Close()
-	var batch *reencrypt.Batch
-	b.eachPage(w, 100, func(p *reencrypt.Page) { batch = b.batchOf(w, p) })
+	writer, batch := b.readToWrite(w)
 	swap := func(row int) (int, error) { return writer.Swap(b.Context(), batch, row, row+1) }
 	if n, err := swap(0); err != nil || n != 1 {
 		b.Fatalf("%d swapped, %v", n, err)
@@ -65,13 +66,7 @@ func changedTable(b *bench) {
 func caseOnlyChange(b *bench) {
 	b.exec("CREATE TABLE people (id bigint PRIMARY KEY, ssn "+b.h.CaseBlind+")", "INSERT INTO people VALUES (1, 'abc'), (2, 'abc')")
 	w := b.work("people", map[string]*KeySet{"ssn": NewKeySet(envelope.SuiteStandard)}, reencrypt.KindEncrypt)
-	writer, err := w.Target.Writer(b.Context())
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer writer.Close()
-	var batch *reencrypt.Batch
-	b.eachPage(w, 100, func(p *reencrypt.Page) { batch = b.batchOf(w, p) })
+	writer, batch := b.readToWrite(w)
 	b.exec("UPDATE people SET ssn = 'ABC' WHERE id = 1")
 	if n, err := writer.Swap(b.Context(), batch, 0, 2); err != nil || n != 1 {
 		b.Errorf("a row that changed in case only: %d swapped, %v", n, err)

@@ -77,6 +77,22 @@ func TestSessions(t *testing.T) {
 	}
 }
 
+// TestPagesArePlannedOnce: after the first five, no page is planned with its values in it (decided by the server, by its estimate).
+func TestPagesArePlannedOnce(t *testing.T) {
+	d := fresh(t)
+	d.Exec(t, "CREATE TABLE t (id bigint PRIMARY KEY, v text)", "INSERT INTO t SELECT i, 'v' || i FROM generate_series(1, 400) i",
+		"CREATE TABLE plans (statement text, with_values bigint, without bigint)",
+		`CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO plans SELECT name, custom_plans, generic_plans FROM pg_prepared_statements; RETURN NULL; END'`,
+		"CREATE TRIGGER see AFTER UPDATE ON t FOR EACH STATEMENT EXECUTE FUNCTION see()")
+	w := connectortest.Work(t, open(t, d.URL), "t", map[string]*connectortest.KeySet{"v": connectortest.NewKeySet(envelope.SuiteStandard)}, reencrypt.KindEncrypt)
+	w.Batch = 10
+	connectortest.MustFinish(t, w)
+	row := d.Rows(t, "SELECT (max(with_values) <= 5 AND sum(without) >= 30)::text, max(with_values)::text, sum(without)::text FROM (SELECT max(with_values) AS with_values, max(without) AS without FROM plans GROUP BY statement) AS s")[0]
+	if string(row[0]) != "true" { // 40 pages by two writers
+		t.Errorf("pages planned with their values: %s of a writer; without: %s", row[1], row[2])
+	}
+}
+
 // TestAdvisory_CVE_2024_6104 is about connection URLs in logs: nothing prints a password, however the URL is broken, and
 // what is printed on purpose has none.
 func TestAdvisory_CVE_2024_6104(t *testing.T) {
