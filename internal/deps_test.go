@@ -43,7 +43,7 @@ var floors = [][]string{
 var driverRooms = []string{"internal/store", "internal/keyring", "internal/authn", "internal/reencrypt"}
 
 // outside are tools and test harnesses; they may import anything, and nothing of the house imports them.
-var outside = []string{"internal/pgtest", "internal/vaulttest", "internal/mariatest", "internal/mototest", "internal/sqlitetest", "internal/faulttest", "internal/tools", "internal/bench", "internal/pins", "internal/soak"}
+var outside = []string{"internal/pgtest", "internal/vaulttest", "internal/mariatest", "internal/mototest", "internal/sqlitetest", "internal/proctest", "internal/faulttest", "internal/tools", "internal/bench", "internal/pins", "internal/soak"}
 
 // harness folders live inside a room for its drivers' tests and are imported by tests only.
 func isHarness(room string) bool {

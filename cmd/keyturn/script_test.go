@@ -23,6 +23,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/mariatest"
 	"github.com/keyturn/keyturn/internal/pgtest"
+	"github.com/keyturn/keyturn/internal/proctest"
 )
 
 // TestMain lets the scripts run this very program as `keyturn`.
@@ -171,14 +172,24 @@ func startServer(env *testscript.Env, listen string) error {
 	}
 	drained := make(chan struct{})
 	go func() {
+		defer close(drained)
 		for lines.Scan() {
+			said = append(said, lines.Text())
 		}
-		close(drained)
 	}()
 	env.Defer(func() {
-		_ = cmd.Process.Signal(os.Interrupt)
-		<-drained
-		if err := cmd.Wait(); err != nil {
+		exited := make(chan struct{})
+		var err error
+		go func() {
+			defer close(exited)
+			<-drained
+			err = cmd.Wait()
+		}()
+		if hung := proctest.Tell(cmd.Process, exited); hung != nil {
+			env.T().Log(strings.Join(said, "\n"))
+			err = hung
+		}
+		if err != nil {
 			env.T().Fatal("the server ended badly: ", err)
 		}
 	})

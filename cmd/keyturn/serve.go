@@ -5,6 +5,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/kms"
 	"github.com/keyturn/keyturn/internal/server"
 )
@@ -46,9 +48,18 @@ the environment, as KEYTURN_LISTEN is.`,
 	})
 }
 
-// serve runs until ctx ends, then lets what runs come to its end.
+// serve runs until ctx ends, then lets what runs come to its end. Being told to stop amid the start is no failure: whoever
+// supervises the process would take it for a crash.
 func (a *app) serve(ctx context.Context, dir string, opts server.Options) error {
 	opts.Command, opts.LogTo = "keyturn serve", a.err
+	err := serve(ctx, dir, opts)
+	if ctx.Err() != nil && fault.CodeOf(err) == api.CodeCancelled {
+		return nil
+	}
+	return err
+}
+
+func serve(ctx context.Context, dir string, opts server.Options) error {
 	s, err := server.Open(ctx, dir, opts)
 	if err != nil {
 		return err

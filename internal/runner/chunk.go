@@ -16,10 +16,15 @@ import (
 // answer is what a wake-up call leads to: claim, one chunk, settle. It returns when all is written down. Crash points:
 // before the claim nothing happened, and the call is made again by the sweep; after it the row is running with a lease,
 // and the chunk is repeated by the next owner from the last saved cursor; after settling all is as if nothing was.
-// False says that this process has nothing that runs such a job.
+// False says that this process doesn't run such a job, or none any more.
 func (r *Runner) answer(ctx context.Context, call wakeUp) bool {
-	r.active.Add(1)
-	defer r.active.Add(-1)
+	if !r.enter() {
+		return false
+	}
+	defer r.leave()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.aborted, cancel)()
 	j, ok, err := r.claim(ctx, call)
 	if !ok {
 		return !errors.Is(err, errNobody)

@@ -27,6 +27,7 @@ import (
 	"database/sql"
 	"encoding/hex"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -93,8 +94,12 @@ type Runner struct {
 	now  chan struct{} // something was committed; capacity 1
 	next alarm         // when a job of ours wants its next attempt
 
+	aborted context.Context    // done when chunks that run have to break off; Stop cancels it
+	abort   context.CancelFunc // ends aborted
+
 	mu      sync.Mutex // guards what follows
 	state   lifeState
+	chunks  sync.WaitGroup // answers that are under way; none is added once state is stopped
 	endLoop context.CancelFunc
 	loopEnd chan struct{} // closed when the loop has returned
 	stopped chan struct{} // closed when Stop has finished
@@ -121,6 +126,7 @@ func New(cfg Config, st store.Store, handlers ...Handler) (*Runner, error) {
 		poke: make(chan struct{}, 1), now: make(chan struct{}, 1), stopped: make(chan struct{}),
 		next: alarm{ring: make(chan struct{}, 1)},
 	}
+	r.aborted, r.abort = context.WithCancel(context.Background())
 	for _, h := range handlers {
 		if _, twice := r.handlers[h.Kind()]; twice || h.Kind() == "" {
 			return nil, fault.Newf(api.CodeInternal, "registering job handlers: kind %q is empty or taken", h.Kind())
@@ -153,7 +159,7 @@ func (r *Runner) Start(ctx context.Context) error {
 		return fault.New(api.CodeInternal, "starting a job runner that was stopped")
 	}
 	ctx = context.WithoutCancel(ctx)
-	if err := r.client.Start(ctx); err != nil {
+	if err := r.startQueue(ctx); err != nil {
 		return fault.Wrap(api.CodeUnavailable, err, "starting the job queue").WithNext("check that the store can be reached: keyturn doctor")
 	}
 	ctx, r.endLoop = context.WithCancel(ctx)
@@ -163,9 +169,32 @@ func (r *Runner) Start(ctx context.Context) error {
 	return nil
 }
 
+// queueStart is how long River may take to start, which is a few statements: whoever wants to stop waits for that.
+const queueStart = 30 * time.Second
+
+// startQueue starts River under a context that ends only when starting takes too long: its end later would end all work.
+func (r *Runner) startQueue(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	limit := time.AfterFunc(queueStart, cancel)
+	err := r.client.Start(ctx)
+	if !limit.Stop() && err == nil {
+		err = context.DeadlineExceeded // River has seen the end of ctx, and stops by itself
+	}
+	if err != nil {
+		cancel()
+	}
+	return err
+}
+
+// queueEnd is how long Stop waits for River once no chunk runs any more.
+const queueEnd = 3 * time.Second
+
 // Stop ends the work of this process. It takes no new chunk, asks those that run to come to an end, and returns when each
 // has saved its cursor and put its job back for others. When ctx ends first, their contexts are cancelled, and Stop still
 // waits for them to return. What could not be saved is repeated by whoever runs next. Further calls wait for the first.
+//
+// River gets a few seconds more to put its own affairs in order and is then left behind: none of our work is in its hands
+// any more, and there are states from which it never comes back (see TestStopDoesNotWaitForRiver).
 func (r *Runner) Stop(ctx context.Context) error {
 	r.mu.Lock()
 	was := r.state
@@ -183,12 +212,38 @@ func (r *Runner) Stop(ctx context.Context) error {
 	defer close(r.stopped)
 	r.endLoop()
 	<-r.loopEnd
-	err := r.client.Stop(ctx)
-	if ctx.Err() != nil {
-		err = r.client.StopAndCancel(context.WithoutCancel(ctx))
-	}
-	if err != nil {
-		return fault.Wrap(api.CodeUnavailable, err, "stopping the job queue")
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		_ = r.client.Stop(context.WithoutCancel(ctx)) // fails only with its context
+	}()
+	unwatch := context.AfterFunc(ctx, r.abort)
+	r.chunks.Wait()
+	unwatch()
+	r.abort()
+	patience := time.NewTimer(queueEnd)
+	defer patience.Stop()
+	select {
+	case <-gone:
+	case <-patience.C:
+		r.cfg.Logger.Warn("jobs: the queue has not stopped and is left behind; no job was running any more", slog.Duration("waited", queueEnd))
 	}
 	return nil
+}
+
+// enter counts an answer that begins, unless Stop was called. leave is called at its end.
+func (r *Runner) enter() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.state == stopped {
+		return false
+	}
+	r.chunks.Add(1)
+	r.active.Add(1)
+	return true
+}
+
+func (r *Runner) leave() {
+	r.active.Add(-1)
+	r.chunks.Done()
 }

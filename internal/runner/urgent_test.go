@@ -3,6 +3,7 @@ package runner
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,9 +17,9 @@ import (
 func TestUrgentJobsGetAPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := openStore(t)
-		chunks := 0
+		var chunks atomic.Int64
 		long := funcHandler{"long", func(ctx context.Context, run *Run) error {
-			for chunks++; run.Continue(ctx); {
+			for chunks.Add(1); run.Continue(ctx); {
 				<-time.After(100 * time.Millisecond)
 			}
 			return Again
@@ -38,9 +39,9 @@ func TestUrgentJobsGetAPlace(t *testing.T) {
 		if waited := began.Sub(asked); waited > 5*time.Second {
 			t.Errorf("the urgent job waited %s for its place", waited)
 		}
-		before := chunks
+		before := chunks.Load()
 		<-time.After(20 * time.Second)
-		if n := chunks - before; n > 3 {
+		if n := chunks.Load() - before; n > 3 {
 			t.Errorf("%d chunks in 20 s after the urgent job had ended: they still end early", n)
 		}
 		for _, j := range []jobs.Job{first, second} {

@@ -13,11 +13,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/proctest"
 )
 
 // TestScannerFindsEveryForm is the mutation check of the leak scan: each form of each canary, planted in noise, is found.
@@ -59,18 +59,9 @@ func TestAdvisory_CVE_2020_13223(t *testing.T) {
 		k.Env = append(k.Env, name+"=http://user:"+value+"@127.0.0.1:1/")
 	}
 	k.Env = append(k.Env, "KEYTURN_LOG__LEVEL=debug")
-	var log syncBuffer
-	cmd := k.Command(context.Background(), "serve", "--listen", "unix://"+filepath.Join(k.Dir, "s.sock"))
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	log.await(t, "serving")
-	cmd.Process.Signal(syscall.SIGTERM)
-	if err := cmd.Wait(); err != nil {
-		t.Fatalf("serve ended badly: %v\n%s", err, log.String())
-	}
-	for _, l := range Scan(canaries, "log", []byte(log.String())) {
+	server := Serve(k)
+	server.MustEnd()
+	for _, l := range Scan(canaries, "log", []byte(server.Log())) {
 		t.Errorf("%s found in the log as %s", l.Canary, l.Form)
 	}
 }
@@ -222,8 +213,7 @@ func serveAndAbuse(t *testing.T, k *Keyturn, token, plain string) (log []byte, p
 			places["/proc/…/"+f] = text
 		}
 	}
-	cmd.Process.Signal(syscall.SIGTERM)
-	if err := cmd.Wait(); err != nil {
+	if err := proctest.End(cmd); err != nil {
 		t.Fatalf("serve ended badly: %v\n%s", err, out.String())
 	}
 	return out.Bytes(), places

@@ -2,14 +2,12 @@ package soak
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -153,13 +151,7 @@ func TestCampaignKillEscrow(t *testing.T) {
 func TestEscrowSharesAreNowhereElse(t *testing.T) {
 	k := New(t)
 	k.Env = append(k.Env, "KEYTURN_LOG__LEVEL=debug", "TMPDIR="+t.TempDir())
-	var log bytes.Buffer
-	cmd := k.Command(context.Background(), "serve", "--listen", "unix://"+filepath.Join(k.Dir, "s.sock"))
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	awaitSocket(t, k, &log)
+	server := Serve(k)
 	dir := t.TempDir()
 	var said bytes.Buffer
 	run := func(args ...string) {
@@ -199,11 +191,8 @@ func TestEscrowSharesAreNowhereElse(t *testing.T) {
 		run("doctor")
 	}
 	run("audit", "export")
-	cmd.Process.Signal(syscall.SIGTERM)
-	if err := cmd.Wait(); err != nil {
-		t.Fatalf("serve: %v\n%s", err, log.String())
-	}
-	leaks := append(Scan(canaries, "log", log.Bytes()), Scan(canaries, "output", said.Bytes())...)
+	server.MustEnd()
+	leaks := append(Scan(canaries, "log", []byte(server.Log())), Scan(canaries, "output", said.Bytes())...)
 	found, files, err := ScanTree(canaries, k.Dir)
 	if err != nil {
 		t.Fatal(err)

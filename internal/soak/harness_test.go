@@ -1,10 +1,8 @@
 package soak
 
 import (
-	"bytes"
 	"context"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -37,21 +35,4 @@ func openPath(dir string) error {
 		}
 	}
 	return nil
-}
-
-// awaitSocket waits until the data directory's own socket answers.
-func awaitSocket(t *testing.T, k *Keyturn, log *bytes.Buffer) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for range tick.C {
-		if c, err := net.Dial("unix", filepath.Join(k.Dir, "keyturn.sock")); err == nil {
-			c.Close()
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("no socket in the data directory: %s", log)
-		}
-	}
 }

@@ -1,12 +1,9 @@
 package soak
 
 import (
-	"bytes"
-	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 
 	"github.com/keyturn/keyturn/api"
@@ -19,13 +16,7 @@ func TestServerDoesNotVouchForAMasterKeyThatIsGone(t *testing.T) {
 	second := filepath.Join(t.TempDir(), "second.key")
 	k.OK(nil, "master", "generate", "--out", second)
 	k.OK(nil, "master", "add", "file://"+second)
-	var log bytes.Buffer
-	cmd := k.Command(context.Background(), "serve", "--listen", "unix://"+filepath.Join(k.Dir, "s.sock"))
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	awaitSocket(t, k, &log)
+	server := Serve(k)
 	other := filepath.Join(t.TempDir(), "other.key")
 	k.OK(nil, "master", "generate", "--out", other)
 	if err := os.Rename(other, second); err != nil {
@@ -41,10 +32,7 @@ func TestServerDoesNotVouchForAMasterKeyThatIsGone(t *testing.T) {
 			t.Errorf("%v ended well: %s", args, errs)
 		}
 	}
-	cmd.Process.Signal(syscall.SIGTERM)
-	if err := cmd.Wait(); err != nil {
-		t.Fatalf("serve: %v\n%s", err, log.String())
-	}
+	server.MustEnd()
 	k.OK(nil, "key", "list")
 }
 

@@ -1,8 +1,6 @@
 package soak
 
 import (
-	"bytes"
-	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -14,29 +12,20 @@ import (
 // not dumpable belongs to root in /proc and can't be attached to by its own user.
 func TestProcessRefusesCoreDumps(t *testing.T) {
 	k := New(t)
-	var out bytes.Buffer
-	cmd := k.Command(context.Background(), "serve", "--listen", "unix://"+t.TempDir()+"/s")
-	cmd.Stdout, cmd.Stderr = &out, &out
+	server := k.node("keyturn")
+	t.Cleanup(server.Stop)
 	if os.Geteuid() == 0 { // as an unprivileged user, so that /proc tells
 		uid := 65534
 		if err := chown(k.Dir, uid); err != nil {
 			t.Fatal(err)
 		}
-		cmd.Args[len(cmd.Args)-1] = "unix://" + k.Dir + "/test.sock"
 		if err := openPath(k.Dir); err != nil {
 			t.Fatal(err)
 		}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
+		server.as = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		cmd.Process.Signal(syscall.SIGTERM)
-		cmd.Wait()
-	}()
-	awaitSocket(t, k, &out)
-	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", cmd.Process.Pid))
+	server.Start()
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", server.cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +36,7 @@ func TestProcessRefusesCoreDumps(t *testing.T) {
 			}
 		}
 	}
-	info, err := os.Stat(fmt.Sprintf("/proc/%d/mem", cmd.Process.Pid))
+	info, err := os.Stat(fmt.Sprintf("/proc/%d/mem", server.cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}

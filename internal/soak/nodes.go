@@ -15,6 +15,7 @@ import (
 
 	"github.com/keyturn/keyturn"
 	"github.com/keyturn/keyturn/internal/pgtest"
+	"github.com/keyturn/keyturn/internal/proctest"
 )
 
 // NodesOptions say how several nodes are set up. The zero value is right where a test has no reason to differ.
@@ -50,8 +51,10 @@ type Node struct {
 	Name   string
 	Socket string // where it listens: unix:///…
 
-	cmd    *exec.Cmd     // nil while it doesn't run
-	exited chan struct{} // closed when the process has ended
+	cmd    *exec.Cmd           // nil while it doesn't run
+	exited chan struct{}       // closed when the process has ended
+	ending error               // how it ended; to be read once exited is closed
+	as     *syscall.Credential // whom it runs as; nil = the test's user
 	paused bool
 	log    string // path
 }
@@ -73,10 +76,8 @@ func NewNodes(tb testing.TB, n int, o NodesOptions) *Nodes {
 	all := &Nodes{tb: tb, URL: o.URL}
 	for i := range n {
 		dir := filepath.Join(base, fmt.Sprint(i))
-		node := &Node{
-			Keyturn: &Keyturn{tb: tb, path: Binary(tb), Dir: dir, Env: append([]string{fmt.Sprintf("KEYTURN_NODE=node-%d", i)}, o.Env...)},
-			Name:    fmt.Sprintf("node-%d", i), Socket: "unix://" + filepath.Join(dir, "keyturn.sock"), log: dir + ".log",
-		}
+		name := fmt.Sprintf("node-%d", i)
+		node := (&Keyturn{tb: tb, path: Binary(tb), Dir: dir, Env: append([]string{"KEYTURN_NODE=" + name}, o.Env...)}).node(name)
 		url := o.URL
 		if o.Route != nil {
 			url = o.Route(i, url)
@@ -92,6 +93,20 @@ func NewNodes(tb testing.TB, n int, o NodesOptions) *Nodes {
 	return all
 }
 
+// Serve starts `keyturn serve` on a data directory. It is ended with the test.
+func Serve(k *Keyturn) *Node {
+	k.tb.Helper()
+	node := k.node("keyturn")
+	k.tb.Cleanup(node.Stop)
+	node.Start()
+	return node
+}
+
+// node is a server on the data directory, listening at the directory's own socket; it isn't started.
+func (k *Keyturn) node(name string) *Node {
+	return &Node{Keyturn: k, Name: name, Socket: "unix://" + filepath.Join(k.Dir, "keyturn.sock"), log: k.Dir + ".log"}
+}
+
 // Start starts every node that doesn't run, and returns when all of them answer.
 func (n *Nodes) Start() {
 	n.tb.Helper()
@@ -105,7 +120,7 @@ func (n *Nodes) Start() {
 	}
 }
 
-// Stop ends every node, paused ones too, by SIGTERM, and by SIGKILL who hasn't gone after 20 s.
+// Stop ends every node in good order, paused ones too.
 func (n *Nodes) Stop() {
 	for _, node := range n.All {
 		node.Stop()
@@ -128,12 +143,18 @@ func (n *Node) spawn() {
 	defer log.Close()
 	cmd := n.Command(context.Background(), "serve", "--listen", n.Socket)
 	cmd.Stdout, cmd.Stderr = log, log
+	if n.as != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: n.as}
+	}
 	if err := cmd.Start(); err != nil {
 		n.tb.Fatalf("starting %s: %v", n.Name, err)
 	}
 	exited := make(chan struct{})
-	go func() { cmd.Wait(); close(exited) }()
 	n.cmd, n.exited, n.paused = cmd, exited, false
+	go func() {
+		defer close(exited)
+		n.ending = cmd.Wait()
+	}()
 }
 
 // await returns when the node answers GET /healthz, which is when it is through with starting. That its socket takes a connection
@@ -174,30 +195,36 @@ func (n *Node) answers(ctx context.Context) bool {
 }
 
 // Kill ends the node as kill -9 does.
-func (n *Node) Kill() { n.end(syscall.SIGKILL) }
-
-// Stop ends it in good order, or by force after 20 s.
-func (n *Node) Stop() {
-	if n.paused {
-		n.Continue()
+func (n *Node) Kill() {
+	if n.cmd != nil {
+		_ = n.cmd.Process.Kill()
+		<-n.exited
+		n.cmd = nil
 	}
-	n.end(syscall.SIGTERM)
 }
 
-func (n *Node) end(sig syscall.Signal) {
+// Stop ends it in good order, and fails the test when it can't be ended like that.
+func (n *Node) Stop() {
+	n.tb.Helper()
 	if n.cmd == nil {
 		return
 	}
-	_ = n.cmd.Process.Signal(sig)
-	patience := time.NewTimer(20 * time.Second)
-	defer patience.Stop()
-	select {
-	case <-n.exited:
-	case <-patience.C:
-		_ = n.cmd.Process.Kill()
-		<-n.exited
+	if n.paused {
+		n.Continue()
+	}
+	if err := proctest.Tell(n.cmd.Process, n.exited); err != nil {
+		n.tb.Errorf("%s: %v\n%s", n.Name, err, n.Log())
 	}
 	n.cmd = nil
+}
+
+// MustEnd is Stop of a server that must end well: with exit status 0.
+func (n *Node) MustEnd() {
+	n.tb.Helper()
+	n.Stop()
+	if n.ending != nil {
+		n.tb.Fatalf("%s ended badly: %v\n%s", n.Name, n.ending, n.Log())
+	}
 }
 
 // Pause stops the process where it stands (SIGSTOP): for the others it is as good as gone, and it doesn't know.

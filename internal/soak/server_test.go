@@ -22,23 +22,18 @@ func TestCampaignKillServer(t *testing.T) {
 	rng, seed := Seed(t)
 	budget := NewBudget(t, 15)
 	k := New(t)
-	socket := "unix://" + filepath.Join(k.Dir, "keyturn.sock")
+	server := k.node("keyturn")
+	t.Cleanup(server.Stop)
 	var mu sync.Mutex
 	acked := map[string]string{} // n -> ciphertext
 	next, kills := 0, 0
 	for i := 0; budget.More(i); i++ {
-		var log bytes.Buffer
-		cmd := k.Command(context.Background(), "serve", "--listen", socket)
-		cmd.Stdout, cmd.Stderr = &log, &log
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		awaitSocket(t, k, &log)
+		server.Start()
 		ctx, stop := context.WithCancel(context.Background())
 		var wg sync.WaitGroup
 		for range 8 {
 			wg.Go(func() {
-				client, err := keyturn.Dial(socket, keyturn.WithRetries(0))
+				client, err := keyturn.Dial(server.Socket, keyturn.WithRetries(0))
 				if err != nil {
 					t.Errorf("dialling: %v", err)
 					return
@@ -59,9 +54,8 @@ func TestCampaignKillServer(t *testing.T) {
 				}
 			})
 		}
-		timer := time.AfterFunc(time.Duration(50+rng.Int64N(450))*time.Millisecond, func() { cmd.Process.Signal(syscall.SIGKILL) })
-		cmd.Wait()
-		timer.Stop()
+		<-time.After(time.Duration(50+rng.Int64N(450)) * time.Millisecond)
+		server.Kill()
 		kills++
 		stop()
 		wg.Wait()
