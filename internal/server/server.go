@@ -336,7 +336,8 @@ func (s *Server) close(ctx context.Context) error {
 	if s.runner != nil {
 		errs = append(errs, s.runner.Stop(ctx))
 	}
-	final := context.WithoutCancel(ctx) // the rest is short, and must be done even when time is up
+	final, cancelFinal := context.WithTimeout(context.WithoutCancel(ctx), graceTime) // the rest is short, and must be tried even when time is up
+	defer cancelFinal()
 	if s.kms != nil {
 		errs = append(errs, s.kms.Close(final))
 	}

@@ -34,8 +34,12 @@ func (b *Backend) translate(ctx context.Context, err error, doing string) error 
 	case errors.As(err, &f):
 		return err
 	case ctx.Err() != nil:
-		return fault.Wrap("", context.Cause(ctx), doing)
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		err = context.Cause(ctx)
+	}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fault.Wrap("", err, doing+": the database didn't answer in time").WithNext("check that the database runs, is reachable and isn't overloaded")
+	case ctx.Err() != nil, errors.Is(err, context.Canceled):
 		return fault.Wrap("", err, doing)
 	}
 	p := problems[b.classify(err)]
