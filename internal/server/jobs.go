@@ -70,6 +70,9 @@ func (s *Server) recall(ctx context.Context, tx store.Tx, id string) error {
 // clockEvery is how often a server looks at the clock, and writes down for how long it has run.
 const clockEvery = time.Minute
 
+// lastLook is how long the last look at the clock may take, which whoever stops the server waits for.
+const lastLook = 3 * time.Second
+
 // watchClock looks at the clock from time to time, and once more when ctx ends.
 func (s *Server) watchClock(ctx context.Context) {
 	tick := time.NewTicker(clockEvery)
@@ -84,7 +87,7 @@ func (s *Server) watchClock(ctx context.Context) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), graceTime)
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastLook)
 			defer cancel()
 			_ = s.kms.WatchClock(last) // at worst up to a minute counts as time in which nobody ran
 			return

@@ -78,12 +78,33 @@ func (d *Database) Close() (err error) {
 	d.closing.Do(func() {
 		d.scrubs.again.Store(0)
 		d.scrub(context.Background())
-		err = errors.Join(d.append.Close(), d.b.Close())
+		err = d.letGo()
 	})
 	if err != nil {
 		return fault.Wrap(api.CodeUnavailable, err, "closing the database")
 	}
 	return nil
+}
+
+// letGoTime is how long closing connections to a server may take. Nothing of ours is under way any more.
+const letGoTime = 5 * time.Second
+
+// letGo closes the connections. database/sql waits for a statement that somebody else (River) sent without an end and that a
+// silent server never answers; such a connection is left to the end of the process. A file always answers.
+func (d *Database) letGo() error {
+	closed := make(chan error, 1)
+	go func() { closed <- errors.Join(d.append.Close(), d.b.Close()) }()
+	if d.b.Dialect == SQLite {
+		return <-closed
+	}
+	patience := time.NewTimer(letGoTime)
+	defer patience.Stop()
+	select {
+	case err := <-closed:
+		return err
+	case <-patience.C:
+		return context.DeadlineExceeded
+	}
 }
 
 // View implements Store.

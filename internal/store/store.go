@@ -120,6 +120,7 @@ type Store interface {
 	Durable(ctx context.Context) error
 	// Describe is the database's address, without any password.
 	Describe() string
-	// Close waits for what runs and closes the database. A second call does nothing.
+	// Close waits for what runs and closes the database; unavailable: a server that doesn't answer was left to itself after
+	// a few seconds. A second call does nothing.
 	Close() error
 }

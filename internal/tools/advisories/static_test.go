@@ -14,7 +14,7 @@ import (
 )
 
 // beside are the folders whose programs no user runs: harnesses, benches, campaigns, tools.
-var beside = []string{"internal/pgtest", "internal/vaulttest", "internal/mariatest", "internal/mototest", "internal/faulttest", "internal/bench", "internal/soak", "internal/tools", "internal/pins", "tools"}
+var beside = []string{"internal/pgtest", "internal/vaulttest", "internal/mariatest", "internal/mototest", "internal/faulttest", "internal/proctest", "internal/bench", "internal/soak", "internal/tools", "internal/pins", "tools"}
 
 // product calls fn for every parsed file that ends up in what users run or link.
 func product(t *testing.T, fn func(name string, f *ast.File)) {
