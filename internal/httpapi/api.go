@@ -41,8 +41,8 @@ type API struct {
 
 	routes   []*Route
 	router   *router
-	public   map[string]*Route // by path; GET and HEAD
-	openapi  []byte
+	public   map[string]*Route      // by path; GET and HEAD
+	openapi  func() ([]byte, error) // made at the first call: most processes are never asked for it
 	ids      requestIDs
 	places   chan struct{}   // one for each large body being held
 	pool     sync.Pool       // *exchange
@@ -52,7 +52,7 @@ type API struct {
 	decodes atomic.Int64 // bodies given to a decoder, ever: the tests of the pipeline's order count them
 }
 
-// New builds the table, the router and the OpenAPI document.
+// New builds the table and the router.
 func New(cfg Config) (*API, error) {
 	a := &API{services: cfg.Services, authn: cfg.Authn, metrics: cfg.Metrics, ready: cfg.Ready, log: cfg.Log,
 		clock: cfg.Clock, public: map[string]*Route{}, places: make(chan struct{}, largePlaces)}
@@ -73,11 +73,7 @@ func New(cfg Config) (*API, error) {
 			a.public[r.Pattern] = r
 		}
 	}
-	doc, err := document(a.routes)
-	if err != nil {
-		return nil, fault.Wrap(api.CodeInternal, err, "printing the OpenAPI document")
-	}
-	a.openapi = doc
+	a.openapi = sync.OnceValues(func() ([]byte, error) { return document(a.routes) })
 	a.pool.New = func() any { return &exchange{api: a, caller: nobody} }
 	return a, nil
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/buildinfo"
+	"github.com/keyturn/keyturn/internal/fault"
 )
 
 // Health is what GET /health answers. The route is public, so it holds counts and switches, and no names.
@@ -60,6 +61,10 @@ func (a *API) health(ctx context.Context, _ *access.Caller, _ *Params) (Health, 
 
 // openAPI answers GET /openapi.json.
 func (a *API) openAPI(x *exchange) error {
-	x.send(http.StatusOK, jsonType, a.openapi)
+	doc, err := a.openapi()
+	if err != nil {
+		return fault.Wrap(api.CodeInternal, err, "printing the OpenAPI document")
+	}
+	x.send(http.StatusOK, jsonType, doc)
 	return nil
 }
