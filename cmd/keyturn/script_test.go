@@ -7,7 +7,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -118,26 +117,17 @@ func tlsServer(env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	address, err := freeAddress()
+	port, err := proctest.FreePort()
 	if err != nil {
 		return err
 	}
+	address := proctest.Loopback(port)
 	if err := startServer(env, "https://"+address); err != nil {
 		return err
 	}
 	env.Setenv("KEYTURN_SERVER", "https://"+address)
 	env.Setenv("KEYTURN_TOKEN", strings.TrimSpace(token))
 	return nil
-}
-
-// freeAddress is a loopback address that nobody listens at just now.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
 
 // output runs a command before the script begins.

@@ -6,11 +6,12 @@ import (
 	"database/sql"
 	"fmt"
 	"net/url"
-	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/go-sql-driver/mysql"
+
+	"github.com/keyturn/keyturn/internal/proctest"
 )
 
 // Database makes an empty database and returns its URL. It is dropped when the test ends.
@@ -71,7 +72,7 @@ func (s *Server) SocketURL(database string) string {
 }
 
 // Address is where the server listens.
-func (s *Server) Address() string { return "127.0.0.1:" + strconv.Itoa(s.port) }
+func (s *Server) Address() string { return proctest.Loopback(s.port) }
 
 // Open opens a database of this kind of URL with the driver that applications use, in sessions set up as session says:
 // names and values of system variables.

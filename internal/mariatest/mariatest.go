@@ -10,7 +10,7 @@
 //
 // One server serves the whole test process: its data directory is made once, which takes a few seconds. Tests that stop
 // or kill the server take one of their own with [Own]. A server lives in a short temporary directory of mode 0700, listens
-// on a unix socket in it and on a free port of 127.0.0.1, where only a user with a random password may come in, and runs
+// on a unix socket in it and on a port of 127.0.0.1, where only a user with a random password may come in, and runs
 // as this user, or as mysql or nobody when this user is root. A small shell holds the other end of a pipe of this process:
 // when the process ends, in whatever way, the shell kills the server and removes the directory.
 //

@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"syscall"
+
+	"github.com/keyturn/keyturn/internal/proctest"
 )
 
 // account is who may do everything on a server made here.
@@ -59,7 +60,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	if s.user, err = unprivileged(); err != nil {
 		return nil, err
 	}
-	if s.port, err = freePort(); err != nil {
+	if s.port, err = proctest.FreePort(); err != nil {
 		return nil, err
 	}
 	if err := s.makeDir(); err != nil {
@@ -187,16 +188,6 @@ func (s *Server) data() string   { return filepath.Join(s.dir, "data") }
 func (s *Server) socket() string { return filepath.Join(s.dir, "s") }
 func (s *Server) log() string    { return filepath.Join(s.dir, "log") }
 func (s *Server) pid() string    { return filepath.Join(s.dir, "pid") }
-
-// freePort is a port of 127.0.0.1 that was free a moment ago.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
-}
 
 func joinClose(err error, s *Server) error {
 	if cerr := s.Close(); cerr != nil {

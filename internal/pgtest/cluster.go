@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/keyturn/keyturn/internal/proctest"
 )
 
 // superuser is the owner of every cluster made here.
@@ -56,7 +57,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		return nil, err
 	}
 	if o.TCP {
-		if s.port, err = freePort(); err != nil {
+		if s.port, err = proctest.FreePort(); err != nil {
 			return nil, err
 		}
 	}
@@ -150,16 +151,6 @@ func (s *Server) initdb(ctx context.Context, settings map[string]string) error {
 		fmt.Fprintf(&b, "%s = '%s'\n", k, strings.ReplaceAll(conf[k], "'", "''"))
 	}
 	return s.writeFile(filepath.Join(s.data(), "postgresql.auto.conf"), b.String())
-}
-
-// freePort is a port of 127.0.0.1 that was free a moment ago.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 func joinClose(err error, s *Server) error {

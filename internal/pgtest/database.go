@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/keyturn/keyturn/internal/proctest"
 )
 
 // Database makes an empty database and returns its URL. It is dropped, with whoever is still connected, when the test
@@ -46,7 +48,7 @@ func (s *Server) URL(database string) string {
 	}
 	u := url.URL{Scheme: "postgres", User: url.User(superuser), Path: "/" + database}
 	if s.tcp {
-		u.User, u.Host = url.UserPassword(superuser, s.password), "127.0.0.1:"+strconv.Itoa(s.port)
+		u.User, u.Host = url.UserPassword(superuser, s.password), proctest.Loopback(s.port)
 		u.RawQuery = "sslmode=disable"
 		return u.String()
 	}

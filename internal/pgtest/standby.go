@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/keyturn/keyturn/internal/proctest"
 )
 
 // Standby makes a second cluster that follows s by streaming replication, and returns when it has caught up with what is
@@ -18,7 +20,7 @@ func (s *Server) Standby(ctx context.Context, synchronous bool) (*Server, error)
 	f := &Server{bin: s.bin, tcp: s.tcp, password: s.password, user: s.user, port: s.port}
 	var err error
 	if f.tcp {
-		if f.port, err = freePort(); err != nil {
+		if f.port, err = proctest.FreePort(); err != nil {
 			return nil, err
 		}
 	}
@@ -101,4 +103,4 @@ func (s *Server) Unfollow(ctx context.Context) error {
 }
 
 // Address is host and port of a server with TCP.
-func (s *Server) Address() string { return "127.0.0.1:" + strconv.Itoa(s.port) }
+func (s *Server) Address() string { return proctest.Loopback(s.port) }

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -156,12 +155,11 @@ func hunt(t *testing.T, level string) {
 // that must not hold one.
 func serveAndAbuse(t *testing.T, k *Keyturn, token, plain string) (log []byte, places map[string][]byte) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := proctest.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.Addr().String()
-	l.Close()
+	addr := proctest.Loopback(port)
 	var out bytes.Buffer
 	cmd := k.Command(context.Background(), "serve", "--listen", "http://"+addr)
 	cmd.Stdout, cmd.Stderr = &out, &out

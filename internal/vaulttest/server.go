@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/proctest"
 )
 
 // Server is one Vault. Its methods are safe for concurrent use, except Seal, Unseal and Close, which belong to the test that
@@ -76,12 +77,11 @@ func (s *Server) start(ctx context.Context, binary string, o Options) error {
 
 // configure chooses a port and writes the server's configuration. Nothing locks memory: it would need a privilege.
 func (s *Server) configure(o Options) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := proctest.FreePort()
 	if err != nil {
 		return err
 	}
-	s.Addr = l.Addr().String()
-	l.Close()
+	s.Addr = proctest.Loopback(port)
 	s.URL, s.CA = "http://"+s.Addr, ""
 	tlsLines := "tls_disable = true"
 	if o.TLS {
