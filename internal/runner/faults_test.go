@@ -88,7 +88,7 @@ func TestEveryFailpointLeavesAResumableJob(t *testing.T) {
 // runOnce runs the child to its end, whichever it is, and answers its exit status and what it printed.
 func runOnce(t *testing.T, bin string, p place, env string) (int, string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), testPatience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, bin)
 	cmd.Env = append(os.Environ(), env, fmt.Sprintf("%s=%s %s", childEnv, p.dialect, p.at))

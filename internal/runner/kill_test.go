@@ -97,7 +97,7 @@ func TestKilledProcessesEndTheJobAllTheSame(t *testing.T) {
 // runChild starts a process and kills it when it has printed so many steps; it answers whether it ended by itself first.
 func runChild(t *testing.T, p place, steps []step, lives int) (bool, []step) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), testPatience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0])
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s", childEnv, p.dialect, p.at))

@@ -29,12 +29,13 @@ func (p place) open(ctx context.Context) (store.Store, error) {
 	return sqlite.Open(ctx, p.at, sqlite.Config{})
 }
 
-// config is that of one process on this place, with short times on PostgreSQL, where these tests wait for real.
+// config is that of one process on this place, with short times on PostgreSQL, where these tests wait for real. The lease is
+// longer than any stall of the machine or its disk: who lives keeps his jobs, and a test of who doesn't ends the lease itself.
 func (p place) config(node string) Config {
 	if p.dialect == store.SQLite {
 		return Config{Node: node, Exclusive: true}
 	}
-	return Config{Node: node, Poll: 50 * time.Millisecond, Sweep: 100 * time.Millisecond, Lease: 2 * time.Second}
+	return Config{Node: node, Poll: 50 * time.Millisecond, Sweep: 100 * time.Millisecond, Lease: time.Minute}
 }
 
 // onEach runs a test on a fresh store of each kind.
