@@ -248,7 +248,7 @@ func openApplication(ts *testscript.TestScript, where string) (*sql.DB, error) {
 	if strings.HasPrefix(where, "postgres") {
 		return sql.Open("pgx", where)
 	}
-	return sql.Open("sqlite", "file:"+ts.MkAbs(where)+"?_pragma=busy_timeout(10000)")
+	return sql.Open("sqlite", "file:"+ts.MkAbs(where)+"?_pragma=busy_timeout(60000)&_txlock=immediate")
 }
 
 // pgCommand stops the script's PostgreSQL in the middle of whatever it does, or starts it again: pg stop, pg start.
@@ -367,7 +367,7 @@ func awaitHeld(ts *testscript.TestScript, neg bool, args []string) {
 
 // until looks every few milliseconds whether something is so.
 func until(ts *testscript.TestScript, holds func() bool, otherwise string) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), proctest.Patience)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
