@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// startTimeout is how long a start may take, recovery after a crash included.
-const startTimeout = 60 * time.Second
+// startTimeout is how long a start may take, recovery after a crash included; the machine may be busy.
+const startTimeout = 3 * time.Minute
 
 // Restart starts a server that was stopped or killed, on the same data and port, and returns when it accepts connections.
 func (s *Server) Restart(ctx context.Context) error {

@@ -12,16 +12,20 @@ import (
 	"time"
 )
 
+// patience is how long the server may take to start, recovery after a crash included, to stop or to be promoted; the machine may
+// be busy.
+const patience = 3 * time.Minute
+
 // Restart starts a server that was stopped or killed, on the same data and port, and returns when it accepts
 // connections. After a Kill, orphans of the old server hold its shared memory for a moment: it is tried again until
-// they are gone, for up to 30 s.
+// they are gone.
 func (s *Server) Restart(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	again := time.NewTicker(100 * time.Millisecond)
 	defer again.Stop()
 	for {
-		err := s.run(ctx, "pg_ctl", "-D", s.data(), "-l", filepath.Join(s.dir, "log"), "-w", "-t", "30", "start")
+		err := s.run(ctx, "pg_ctl", "-D", s.data(), "-l", filepath.Join(s.dir, "log"), "-w", "start")
 		if err == nil || !s.logSays("pre-existing shared memory block") && !s.logSays("is another postmaster") {
 			return err
 		}
@@ -66,7 +70,8 @@ func (s *Server) run(ctx context.Context, program string, args ...string) error 
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(s.bin, program), args...)
 	cmd.SysProcAttr, cmd.Dir = s.user, s.dir
-	cmd.Env = slices.DeleteFunc(append(os.Environ(), "LC_ALL=C"), func(v string) bool { return strings.HasPrefix(v, "PG") })
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "PG") })
+	cmd.Env = append(cmd.Env, "LC_ALL=C", fmt.Sprintf("PGCTLTIMEOUT=%.0f", patience.Seconds()))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s%s", program, err, out, s.logTail())
 	}

@@ -68,7 +68,13 @@ func (f *Server) follow(ctx context.Context, s *Server) error {
 
 // awaitFollower waits until a standby streams, as the kind of standby that is wanted.
 func (s *Server) awaitFollower(ctx context.Context, synchronous bool) error {
-	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	return s.await(ctx, `SELECT EXISTS (SELECT 1 FROM pg_stat_replication
+		WHERE state = 'streaming' AND (sync_state IN ('sync', 'quorum') OR NOT $1))`, synchronous)
+}
+
+// await asks until a query says true.
+func (s *Server) await(ctx context.Context, query string, args ...any) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, s.URL("postgres"))
 	if err != nil {
@@ -78,10 +84,8 @@ func (s *Server) awaitFollower(ctx context.Context, synchronous bool) error {
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
 	for {
-		var there bool
-		err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM pg_stat_replication
-			WHERE state = 'streaming' AND (sync_state IN ('sync', 'quorum') OR NOT $1))`, synchronous).Scan(&there)
-		if err != nil || there {
+		var so bool
+		if err := conn.QueryRow(ctx, query, args...).Scan(&so); err != nil || so {
 			return err
 		}
 		select {
@@ -97,9 +101,13 @@ func (s *Server) Promote(ctx context.Context) error {
 	return s.run(ctx, "pg_ctl", "-D", s.data(), "-w", "promote")
 }
 
-// Unfollow ends the standby's replication: what its primary commits from now on doesn't reach it.
+// Unfollow ends the standby's replication: what its primary commits from now on doesn't reach it. The server is told by a signal, and
+// is through with it when nothing of it receives any more.
 func (s *Server) Unfollow(ctx context.Context) error {
-	return s.Exec(ctx, s.URL("postgres"), "ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()")
+	if err := s.Exec(ctx, s.URL("postgres"), "ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"); err != nil {
+		return err
+	}
+	return s.await(ctx, `SELECT NOT EXISTS (SELECT 1 FROM pg_stat_wal_receiver)`)
 }
 
 // Address is host and port of a server with TCP.
