@@ -219,7 +219,7 @@ func serveAndAbuse(t *testing.T, k *Keyturn, token, plain string) (log []byte, p
 
 func awaitReady(t *testing.T, url string) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(proctest.Patience)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for range tick.C {

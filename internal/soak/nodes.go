@@ -107,11 +107,20 @@ func (k *Keyturn) node(name string) *Node {
 	return &Node{Keyturn: k, Name: name, Socket: "unix://" + filepath.Join(k.Dir, "keyturn.sock"), log: k.Dir + ".log"}
 }
 
-// Start starts every node that doesn't run, and returns when all of them answer.
+// Start starts every node that doesn't run, and returns when all of them answer. One that was about to end by itself, as who lost
+// its part of the log does, is started anew.
 func (n *Nodes) Start() {
 	n.tb.Helper()
+	var ran []*Node
 	for _, node := range n.All {
-		if !node.Running() {
+		if node.Running() {
+			ran = append(ran, node)
+			continue
+		}
+		node.spawn()
+	}
+	for _, node := range ran {
+		if !node.ready() {
 			node.spawn()
 		}
 	}
@@ -157,11 +166,19 @@ func (n *Node) spawn() {
 	}()
 }
 
-// await returns when the node answers GET /healthz, which is when it is through with starting. That its socket takes a connection
-// says less: a node listens before, and one whose database goes away while it starts ends.
+// await returns when the node is ready.
 func (n *Node) await() {
 	n.tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	if !n.ready() {
+		n.tb.Fatalf("%s ended while it started:\n%s", n.Name, n.Log())
+	}
+}
+
+// ready waits until the node answers GET /healthz, which is when it is through with starting; false when it has ended instead. That
+// its socket takes a connection says less: a node listens before, and one whose database goes away while it starts ends.
+func (n *Node) ready() bool {
+	n.tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), proctest.Patience)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -169,11 +186,12 @@ func (n *Node) await() {
 		select {
 		case <-tick.C:
 		case <-n.exited:
-			n.tb.Fatalf("%s ended while it started:\n%s", n.Name, n.Log())
+			return false
 		case <-ctx.Done():
-			n.tb.Fatalf("%s doesn't answer after a minute:\n%s", n.Name, n.Log())
+			n.tb.Fatalf("%s doesn't answer after %v:\n%s", n.Name, proctest.Patience, n.Log())
 		}
 	}
+	return true
 }
 
 // answers says whether the node answers a request that nobody needs a right for.

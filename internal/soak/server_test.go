@@ -13,6 +13,7 @@ import (
 
 	"github.com/keyturn/keyturn"
 	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/proctest"
 )
 
 // TestCampaignKillServer kills a serving process at random moments under load from several clients: every answer that
@@ -93,13 +94,14 @@ func TestCampaignKillServer(t *testing.T) {
 // TestInterruptLeavesAResumableJob: Ctrl-C on a waiting `dataset reencrypt` ends it at once, says how to go on, and the
 // same command finishes the work.
 func TestInterruptLeavesAResumableJob(t *testing.T) {
+	beside(t)
 	k := New(t)
 	path := filepath.Join(t.TempDir(), "app.db")
 	newApplication(t, path)
 	k.OK(nil, "dataset", "add", "patients", "--db", "sqlite://"+path, "--table", "patients", "--column", "ssn=phi")
 	k.OK(nil, "dataset", "encrypt", "patients", "--unthrottled")
 	k.OK(nil, "key", "rotate", "phi")
-	cmd := k.Command(context.Background(), "dataset", "reencrypt", "patients", "--rate", "500", "--batch-size", "50")
+	cmd := k.Command(within(t), "dataset", "reencrypt", "patients", "--rate", "200", "--batch-size", "20") // for 15 s, if nobody ended it
 	var out syncBuffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
@@ -143,7 +145,7 @@ func (b *syncBuffer) String() string {
 
 func (b *syncBuffer) await(t *testing.T, text string) {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(proctest.Patience)
 	for {
 		b.mu.Lock()
 		if strings.Contains(b.buf.String(), text) {
