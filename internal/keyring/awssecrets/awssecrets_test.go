@@ -132,9 +132,11 @@ func open(ctx context.Context, t *testing.T, base, url string) (keyring.MasterKe
 }
 
 func harness(base, one, other string) keyringtest.RemoteHarness {
-	opens := func(url string) func(context.Context, *testing.T, string) (keyring.MasterKey, error) {
-		return func(ctx context.Context, t *testing.T, base string) (keyring.MasterKey, error) {
-			return open(ctx, t, base, url)
+	opens := func(url string) func(context.Context, *testing.T, string, time.Duration) (keyring.MasterKey, error) {
+		return func(ctx context.Context, t *testing.T, base string, limit time.Duration) (keyring.MasterKey, error) {
+			t.Helper()
+			t.Setenv("AWS_ENDPOINT_URL", base)
+			return awssecrets.Driver{Limit: limit}.Open(ctx, url)
 		}
 	}
 	says := func(code string) func(http.ResponseWriter, string) {

@@ -18,6 +18,7 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/keyring"
+	"github.com/keyturn/keyturn/internal/keyring/remote"
 	"github.com/keyturn/keyturn/internal/material"
 )
 
@@ -26,9 +27,8 @@ type RemoteHarness struct {
 	// Server is the base URL of the service, on loopback. The suite stands before it with a proxy.
 	Server string
 	// Open opens always the same key, Other another one, through the service at base and no other way. They are called
-	// often. One operation of the driver may take a few seconds at most, retries included (set its limit): three are
-	// waited for in full.
-	Open, Other func(ctx context.Context, t *testing.T, base string) (keyring.MasterKey, error)
+	// often. One operation of the driver may take so long at most, retries included.
+	Open, Other func(ctx context.Context, t *testing.T, base string, limit time.Duration) (keyring.MasterKey, error)
 	// Calls is how many requests one operation of the driver makes at most, retries included, as its documentation says.
 	Calls int
 	// Throttle and Deny answer as the service does to who asks too often and to who may not, with text in the message.
@@ -43,7 +43,7 @@ type RemoteHarness struct {
 // and service can do to it. Every fault is tried on opening a key and, where the provider wraps, on wrapping and
 // unwrapping; after every fault the same master key works again by itself.
 func ExerciseRemote(t *testing.T, h RemoteHarness) {
-	s := &remoteSuite{h: h, p: startProxy(t, h.Server)}
+	s := &remoteSuite{h: h, p: startProxy(t, h.Server), limit: patient}
 	s.watchLogs(t)
 	t.Run("contract", func(t *testing.T) { Exercise(t, Harness{Open: s.must(h.Open), Other: s.must(h.Other)}) })
 	if open(t, s.must(h.Open)).Kind() == keyring.Holds {
@@ -75,16 +75,24 @@ func ExerciseRemote(t *testing.T, h RemoteHarness) {
 // remoteCanary stands in every text that the proxy makes up: a driver repeats none of them.
 const remoteCanary = "canary-of-a-foreign-text"
 
+// The limits of a driver: brief where it is waited for in full, and what it is in life where an answer comes, however busy the
+// machine is. It isn't longer, as pauses between two tries are parts of it.
+const (
+	brief   = time.Second
+	patient = remote.Limit
+)
+
 type remoteSuite struct {
-	h RemoteHarness
-	p *proxy
+	h     RemoteHarness
+	p     *proxy
+	limit time.Duration // of the keys that are opened
 }
 
 // must opens through the proxy, for parts in which nothing is wrong.
-func (s *remoteSuite) must(open func(context.Context, *testing.T, string) (keyring.MasterKey, error)) func(*testing.T) keyring.MasterKey {
+func (s *remoteSuite) must(open func(context.Context, *testing.T, string, time.Duration) (keyring.MasterKey, error)) func(*testing.T) keyring.MasterKey {
 	return func(t *testing.T) keyring.MasterKey {
 		t.Helper()
-		k, err := open(t.Context(), t, s.p.URL)
+		k, err := open(t.Context(), t, s.p.URL, s.limit)
 		if err != nil {
 			t.Fatalf("opening through the proxy: %v", err)
 		}
@@ -102,14 +110,14 @@ type operation struct {
 func (s *remoteSuite) operations(t *testing.T) []operation {
 	t.Helper()
 	k, check := open(t, s.must(s.h.Open)), open(t, func(t *testing.T) keyring.MasterKey {
-		k, err := s.h.Open(t.Context(), t, s.h.Server)
+		k, err := s.h.Open(t.Context(), t, s.h.Server, s.limit)
 		if err != nil {
 			t.Fatalf("opening without the proxy: %v", err)
 		}
 		return k
 	})
 	ops := []operation{{"opening", func(ctx context.Context) error {
-		again, err := s.h.Open(ctx, t, s.p.URL)
+		again, err := s.h.Open(ctx, t, s.p.URL, s.limit)
 		if err != nil {
 			return err
 		}
@@ -266,7 +274,9 @@ func (s *remoteSuite) neverAnswered(t *testing.T) {
 		case <-c.gone:
 		}
 	}
+	s.limit = brief
 	s.under(t, "never answered: the driver's own limit", silent, api.CodeUnavailable)
+	s.limit = patient
 	for _, op := range s.operations(t) {
 		s.p.set(silent)
 		soon, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -388,13 +398,13 @@ func (s *remoteSuite) wrongKey(t *testing.T) {
 	m := material.Random(32)
 	blob, others := wrap(t, k, m), wrap(t, other, material.Random(32))
 	s.replays(t, func() error {
-		again, err := s.h.Other(t.Context(), t, s.p.URL)
+		again, err := s.h.Other(t.Context(), t, s.p.URL, s.limit)
 		if err == nil {
 			err = again.Close()
 		}
 		return err
 	})
-	opened, err := s.h.Open(t.Context(), t, s.p.URL)
+	opened, err := s.h.Open(t.Context(), t, s.p.URL, s.limit)
 	s.p.set(nil)
 	if err != nil {
 		s.judge(t, "opening, answered for another key", err, api.CodeIntegrity, api.CodeUnavailable)
@@ -441,7 +451,7 @@ func (s *remoteSuite) replays(t *testing.T, f func() error) {
 func (s *remoteSuite) nobodyThere(t *testing.T) {
 	away := startProxy(t, s.h.Server)
 	away.Close()
-	_, err := s.h.Open(t.Context(), t, away.URL)
+	_, err := s.h.Open(t.Context(), t, away.URL, s.limit)
 	s.judge(t, "opening", err, api.CodeUnavailable)
 }
 
@@ -449,7 +459,7 @@ func (s *remoteSuite) nobodyThere(t *testing.T) {
 func (s *remoteSuite) unknownCertificate(t *testing.T) {
 	p := newProxy(t, s.h.Server)
 	p.StartTLS()
-	_, err := s.h.Open(t.Context(), t, p.URL)
+	_, err := s.h.Open(t.Context(), t, p.URL, s.limit)
 	s.judge(t, "opening", err, api.CodeUnavailable)
 	if calls, _ := p.seen(); calls != 0 {
 		t.Errorf("%d calls were made to who knows whom", calls)

@@ -70,17 +70,18 @@ func toyService(t *testing.T) string {
 // toy is a provider with the toy service; broken names what it gets wrong.
 type toy struct {
 	base, key, id, broken string
+	limit                 time.Duration
 	client                *http.Client
 	mu                    sync.Mutex
 	closed                bool
 }
 
-func openToy(ctx context.Context, base, key, broken string) (keyring.MasterKey, error) {
-	k := &toy{base: base, key: key, broken: broken, client: remote.Client(time.Second)}
+func openToy(ctx context.Context, base, key, broken string, limit time.Duration) (keyring.MasterKey, error) {
+	k := &toy{base: base, key: key, broken: broken, limit: limit, client: remote.Client(limit / remote.Tries)}
 	if broken == "follows redirects" {
 		k.client.CheckRedirect = nil
 	}
-	if broken == "reads on" {
+	if broken == "reads on" || broken == "has no limit" {
 		k.client.Transport = nil
 	}
 	out, err := k.ask(ctx, "/key", message{})
@@ -137,7 +138,7 @@ func (k *toy) ask(ctx context.Context, path string, in message) (message, error)
 	}
 	if k.broken != "has no limit" {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Second)
+		ctx, cancel = context.WithTimeout(ctx, k.limit)
 		defer cancel()
 	}
 	tries := 3
@@ -196,9 +197,9 @@ func (k *toy) once(ctx context.Context, path string, in message) (out message, e
 }
 
 func exerciseToy(t *testing.T, broken string) {
-	open := func(key string) func(context.Context, *testing.T, string) (keyring.MasterKey, error) {
-		return func(ctx context.Context, _ *testing.T, base string) (keyring.MasterKey, error) {
-			return openToy(ctx, base, key, broken)
+	open := func(key string) func(context.Context, *testing.T, string, time.Duration) (keyring.MasterKey, error) {
+		return func(ctx context.Context, _ *testing.T, base string, limit time.Duration) (keyring.MasterKey, error) {
+			return openToy(ctx, base, key, broken, limit)
 		}
 	}
 	answer := func(status int) func(http.ResponseWriter, string) {
@@ -220,7 +221,7 @@ func TestBrokenDriversFail(t *testing.T) {
 		"passes headers on": "what_was_sent", "names its token": "what_was_sent", "quotes the service": "denied", "has no limit": "never_answered",
 	} {
 		t.Run(broken, func(t *testing.T) {
-			limit, sign := "1m", "--- FAIL: TestRemote/"+part
+			limit, sign := "10m", "--- FAIL: TestRemote/"+part
 			if broken == "has no limit" { // it waits for ever
 				limit, sign = "5s", "test timed out"
 			}

@@ -56,9 +56,9 @@ func TestVaultKV(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, named := range []string{"", "&version=" + version} {
-			opens := func(name string) func(context.Context, *testing.T, string) (keyring.MasterKey, error) {
-				return func(ctx context.Context, _ *testing.T, base string) (keyring.MasterKey, error) {
-					d := vaultkv.Driver{Vault: vault.Config{Limit: time.Second, Lookup: v.Env("", "VAULT_ADDR", base, "VAULT_TOKEN_FILE", file)}}
+			opens := func(name string) func(context.Context, *testing.T, string, time.Duration) (keyring.MasterKey, error) {
+				return func(ctx context.Context, _ *testing.T, base string, limit time.Duration) (keyring.MasterKey, error) {
+					d := vaultkv.Driver{Vault: vault.Config{Limit: limit, Lookup: v.Env("", "VAULT_ADDR", base, "VAULT_TOKEN_FILE", file)}}
 					return d.Open(ctx, "vaultkv:///"+mount+"/keyturn/"+name+"?field=key"+named)
 				}
 			}

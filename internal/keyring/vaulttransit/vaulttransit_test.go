@@ -51,10 +51,10 @@ func TestVaultTransit(t *testing.T) {
 	if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	opens := func(name string) func(context.Context, *testing.T, string) (keyring.MasterKey, error) {
-		return func(ctx context.Context, _ *testing.T, base string) (keyring.MasterKey, error) {
+	opens := func(name string) func(context.Context, *testing.T, string, time.Duration) (keyring.MasterKey, error) {
+		return func(ctx context.Context, _ *testing.T, base string, limit time.Duration) (keyring.MasterKey, error) {
 			d := as(v, "", "VAULT_ADDR", base, "VAULT_TOKEN_FILE", file)
-			d.Vault.Limit = time.Second
+			d.Vault.Limit = limit
 			return d.Open(ctx, "vaulttransit:///"+mount+"/"+name)
 		}
 	}
@@ -266,20 +266,22 @@ func TestOutages(t *testing.T) {
 	v := vaulttest.Own(t, vaulttest.Options{})
 	mount, token := engine(t, v)
 	d := as(v, token)
-	d.Vault.Limit = time.Second
 	k := open(t, d, "vaulttransit:///"+mount+"/keyturn")
+	d.Vault.Limit = time.Second
+	brief := open(t, d, "vaulttransit:///"+mount+"/keyturn")
 	m := material.Random(32)
 	blob, err := k.Wrap(t.Context(), m, binding)
 	if err != nil {
 		t.Fatal(err)
 	}
-	look := func(when string, want api.Code) {
+	lookBy := func(k keyring.MasterKey, when string, want api.Code) {
 		t.Helper()
 		out, err := k.Unwrap(t.Context(), blob, binding)
 		if fault.CodeOf(err) != want || err == nil && !out.Equal(m) {
 			t.Errorf("%s: %v, want code %q", when, err, want)
 		}
 	}
+	look := func(when string, want api.Code) { t.Helper(); lookBy(k, when, want) }
 	v.Seal(t)
 	look("sealed", api.CodeUnavailable)
 	v.Unseal(t)
@@ -292,7 +294,7 @@ func TestOutages(t *testing.T) {
 	if err := syscall.Kill(v.PID(), syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	look("stopped", api.CodeUnavailable)
+	lookBy(brief, "stopped", api.CodeUnavailable)
 	if err := syscall.Kill(v.PID(), syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
