@@ -279,7 +279,7 @@ func once(err error) func(*audit.Segment) error {
 // eventually waits until a condition holds that a background goroutine brings about; the test's own deadline ends it.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(30 * time.Second)
+	deadline := time.NewTimer(2 * time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()

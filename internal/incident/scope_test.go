@@ -267,7 +267,7 @@ func TestUnfinishedReencryptionIsRaised(t *testing.T) {
 	onBoth(t, func(c *clinic) {
 		ctx := c.Context()
 		c.must(second(c.RotateKey(ctx, "phi", api.RotateKeyRequest{})))
-		run, err := c.ReencryptDataset(ctx, "patients", api.DatasetRunRequest{Rate: 20, BatchSize: 5, Workers: 1})
+		run, err := c.ReencryptDataset(ctx, "patients", api.DatasetRunRequest{Rate: 2, BatchSize: 1, Workers: 1})
 		c.must(err)
 		c.must(second(c.PauseJob(ctx, run.Job)))
 		if j := c.finish(run.Job); j.State != "paused" {

@@ -32,7 +32,7 @@ func listen(t *testing.T, st store.Store) *ear {
 
 func (e *ear) await(what string, is func(store.News) bool) {
 	e.t.Helper()
-	limit := time.After(30 * time.Second)
+	limit := time.After(2 * time.Minute)
 	for {
 		select {
 		case n := <-e.news:

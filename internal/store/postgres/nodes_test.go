@@ -132,7 +132,7 @@ func TestAStoppedNodeHoldsNobodyUp(t *testing.T) {
 		"before its rollback": func(store.Tx) error { return errors.New("mine") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			stopped, err := postgres.Open(ctx, u, postgres.Config{IdleInTransaction: 200 * time.Millisecond})
+			stopped, err := postgres.Open(ctx, u, postgres.Config{IdleInTransaction: time.Second})
 			if err != nil {
 				t.Fatal(err)
 			}
