@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -9,9 +10,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/proctest"
 	"github.com/keyturn/keyturn/internal/sqlitetest"
 )
 
@@ -176,7 +180,11 @@ func TestAdvisory_CVE_2020_13223_server(t *testing.T) {
 		return
 	}
 	const canary = "CANARY-env-5c0e88d1"
-	cmd := exec.Command(os.Args[0], "-test.run", "^TestAdvisory_CVE_2020_13223_server$")
+	ctx, cancel := context.WithTimeout(t.Context(), proctest.Patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run", "^TestAdvisory_CVE_2020_13223_server$")
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGQUIT) } // so that one that doesn't end says where it stands
+	cmd.WaitDelay = 10 * time.Second
 	cmd.Env = append(os.Environ(), "KEYTURN_TEST_SERVE="+made(t), "KEYTURN_LOG__LEVEL=debug", "KEYTURN_LISTEN=http://127.0.0.1:0")
 	for _, name := range []string{
 		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "PGPASSWORD", "PGUSER", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "VAULT_TOKEN",

@@ -71,7 +71,7 @@ func TestLockOfAKilledProcess(t *testing.T) {
 		select {} // until it is killed
 	}
 	dir := made(t)
-	cmd := exec.Command(os.Args[0], "-test.run", "^TestLockOfAKilledProcess$")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestLockOfAKilledProcess$") // it never ends by itself
 	cmd.Env = append(os.Environ(), "KEYTURN_TEST_HOLD="+dir)
 	out, err := cmd.StdoutPipe()
 	if err != nil {

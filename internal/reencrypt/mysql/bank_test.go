@@ -92,7 +92,7 @@ func TestBankBalances(t *testing.T) {
 	d := fresh(t)
 	b := openBank(t, d, accounts, 4)
 	keys := connectortest.NewKeySet(envelope.SuiteStandard)
-	db := open(t, d.URL)
+	db := openAs(t, d.URL, patient)
 	run := func(kind reencrypt.Kind, rate float64) reencrypt.Counts {
 		w := connectortest.Work(t, db, "accounts", map[string]*connectortest.KeySet{"note": keys}, kind)
 		w.Rate = rate

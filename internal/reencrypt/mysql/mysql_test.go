@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyturn/keyturn/internal/mariatest"
 	"github.com/keyturn/keyturn/internal/reencrypt"
@@ -106,7 +107,16 @@ func mustParse(tb testing.TB, text string) *url.URL {
 
 func open(tb testing.TB, url string) reencrypt.Database {
 	tb.Helper()
-	db, err := mysql.Driver{}.Open(tb.Context(), reencrypt.NewDSN(url), reencrypt.Session{})
+	return openAs(tb, url, reencrypt.Session{})
+}
+
+// patient is for a run that goes on for long and must succeed: a machine that stands still for some seconds in the midst of a page
+// takes no transaction back. A job would take up such a page again.
+var patient = reencrypt.Session{IdleInTransaction: time.Minute}
+
+func openAs(tb testing.TB, url string, session reencrypt.Session) reencrypt.Database {
+	tb.Helper()
+	db, err := mysql.Driver{}.Open(tb.Context(), reencrypt.NewDSN(url), session)
 	if err != nil {
 		tb.Fatalf("opening the database: %v", err)
 	}

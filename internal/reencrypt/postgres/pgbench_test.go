@@ -36,7 +36,7 @@ func TestPgbench(t *testing.T) {
 	go func() { stopped <- load.Wait() }()
 
 	keys := connectortest.NewKeySet(envelope.SuiteStandard)
-	db := open(t, d.URL)
+	db := openAs(t, d.URL, patient)
 	run := func(kind reencrypt.Kind, rate float64) reencrypt.Counts {
 		w := connectortest.Work(t, db, "pgbench_accounts", map[string]*connectortest.KeySet{"note": keys}, kind)
 		w.Rate = rate

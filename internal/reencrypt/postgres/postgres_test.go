@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"encoding/hex"
 	"testing"
+	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // the application's own driver
 
@@ -38,7 +39,16 @@ func fresh(tb testing.TB) connectortest.Database {
 
 func open(tb testing.TB, url string) reencrypt.Database {
 	tb.Helper()
-	db, err := postgres.Driver{}.Open(tb.Context(), reencrypt.NewDSN(url), reencrypt.Session{})
+	return openAs(tb, url, reencrypt.Session{})
+}
+
+// patient is for a run that goes on for long and must succeed: a machine that stands still for some seconds in the midst of a page
+// takes no transaction back. A job would take up such a page again.
+var patient = reencrypt.Session{IdleInTransaction: time.Minute}
+
+func openAs(tb testing.TB, url string, session reencrypt.Session) reencrypt.Database {
+	tb.Helper()
+	db, err := postgres.Driver{}.Open(tb.Context(), reencrypt.NewDSN(url), session)
 	if err != nil {
 		tb.Fatalf("opening the database: %v", err)
 	}
