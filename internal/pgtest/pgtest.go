@@ -51,9 +51,16 @@ var errMissing = errors.New("no PostgreSQL server binaries found (looked for pg_
 	"or set KEYTURN_TEST_NO_POSTGRES=1 to skip these tests")
 
 // Main runs the tests and then stops the shared cluster. It doesn't return. A test binary without it leaves the
-// stopping to the shell described above, which happens just after the process ended.
-func Main(m *testing.M) {
+// stopping to the shell described above, which happens just after the process ended. What else the process leaves is removed
+// by after.
+func Main(m *testing.M, after ...func() error) {
 	code := m.Run()
+	for _, f := range after {
+		if err := f(); err != nil {
+			fmt.Fprintln(os.Stderr, "after the tests:", err)
+			code = max(code, 1)
+		}
+	}
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.server != nil {

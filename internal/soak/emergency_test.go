@@ -3,10 +3,8 @@ package soak
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -137,27 +135,9 @@ func TestCampaignKillEmergency(t *testing.T) {
 	Report("kill-emergency", seed, "%d kills over %d incidents of %d keys and %d rows: every key rotated once, 0 rows on a compromised version, all closed", kills, incidents, emergencies, patients)
 }
 
-// failing is a binary with failpoints.
-var failing = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "keyturn-fail-bin-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "keyturn")
-	out, err := exec.Command("go", "build", "-tags", "failpoint", "-o", path, "github.com/keyturn/keyturn/cmd/keyturn").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("building keyturn with failpoints: %w: %s", err, out)
-	}
-	return path, nil
-})
-
 // TestEmergencyAtFailpoints ends the process at every place of an emergency where a crash could leave something half done.
 func TestEmergencyAtFailpoints(t *testing.T) {
-	path, err := failing()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(filepath.Dir(path)) })
+	path := Failing(t)
 	for room, points := range map[string][]string{ // each in a store of its own, beside one another
 		"incident":  {"inside-open:1", "after-open:1", "after-step:1", "after-step:2", "after-step:3", "after-step:4"},
 		"kms":       {"inside-emergency:1", "inside-emergency:4", "after-emergency:1", "after-emergency:6"},

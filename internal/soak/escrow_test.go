@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -60,10 +59,7 @@ func (k *Keyturn) mastersOpen() map[string]bool {
 // TestEscrowKilledAfterItsCommit: the process ends when the new set counts and no share has been written. The store opens
 // as before, doctor warns, master keys can't be changed past the set, and the next split ends it all.
 func TestEscrowKilledAfterItsCommit(t *testing.T) {
-	tagged := filepath.Join(t.TempDir(), "keyturn")
-	if out, err := exec.Command("go", "build", "-tags", "failpoint", "-o", tagged, "github.com/keyturn/keyturn/cmd/keyturn").CombinedOutput(); err != nil {
-		t.Fatalf("building with failpoints: %v\n%s", err, out)
-	}
+	tagged := Failing(t)
 	k := New(t)
 	killed := *k
 	killed.path, killed.Env = tagged, []string{"KEYTURN_FAIL=kms/after-escrow:1"}

@@ -2,7 +2,6 @@ package soak
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -40,10 +39,7 @@ func TestServerDoesNotVouchForAMasterKeyThatIsGone(t *testing.T) {
 // an addition the new key opens the store, and whatever is done before the command is given again doesn't take that away;
 // after a removal it doesn't, verify and doctor say so, and the command ends it.
 func TestMasterChangesKilledAfterTheirCommit(t *testing.T) {
-	tagged := filepath.Join(t.TempDir(), "keyturn")
-	if out, err := exec.Command("go", "build", "-tags", "failpoint", "-o", tagged, "github.com/keyturn/keyturn/cmd/keyturn").CombinedOutput(); err != nil {
-		t.Fatalf("building with failpoints: %v\n%s", err, out)
-	}
+	tagged := Failing(t)
 	k := New(t)
 	killed := *k
 	killed.path, killed.Env = tagged, append(append([]string{}, k.Env...), "KEYTURN_FAIL=kms/after-masters:1")

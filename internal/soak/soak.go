@@ -11,6 +11,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -24,26 +25,56 @@ import (
 	"time"
 )
 
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "keyturn-soak-bin-")
-	if err != nil {
-		return "", err
-	}
-	if err := os.Chmod(dir, 0o755); err != nil { // other users run it too: the memory test
-		return "", err
-	}
-	path := filepath.Join(dir, "keyturn")
-	out, err := exec.Command("go", "build", "-o", path, "github.com/keyturn/keyturn/cmd/keyturn").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("building keyturn: %w: %s", err, out)
-	}
-	return path, nil
-})
+// The programs under test, each built once a process into a directory that Main's end removes.
+var (
+	programs = sync.OnceValues(func() (string, error) {
+		dir, err := os.MkdirTemp("", "keyturn-soak-bin-")
+		if err == nil {
+			err = os.Chmod(dir, 0o755) // other users run them too: the memory test
+		}
+		return dir, err
+	})
+	plain   = built("keyturn")
+	failing = built("keyturn-failing", "-tags", "failpoint")
+)
 
-// Binary builds cmd/keyturn once a process and gives its path.
+// built gives the path of cmd/keyturn, built with these flags.
+func built(name string, flags ...string) func() (string, error) {
+	return sync.OnceValues(func() (string, error) {
+		dir, err := programs()
+		if err != nil {
+			return "", err
+		}
+		path := filepath.Join(dir, name)
+		out, err := exec.Command("go", append(append([]string{"build"}, flags...), "-o", path, "github.com/keyturn/keyturn/cmd/keyturn")...).CombinedOutput()
+		if err != nil {
+			return "", fmt.Errorf("building %s: %w: %s", name, err, out)
+		}
+		return path, nil
+	})
+}
+
+// removePrograms removes what was built.
+func removePrograms() error {
+	dir, err := programs()
+	return errors.Join(err, os.RemoveAll(dir))
+}
+
+// Binary gives the path of cmd/keyturn.
 func Binary(tb testing.TB) string {
 	tb.Helper()
-	path, err := binary()
+	return must(tb, plain)
+}
+
+// Failing gives the path of cmd/keyturn with failpoints, for Env "KEYTURN_FAIL=…".
+func Failing(tb testing.TB) string {
+	tb.Helper()
+	return must(tb, failing)
+}
+
+func must(tb testing.TB, build func() (string, error)) string {
+	tb.Helper()
+	path, err := build()
 	if err != nil {
 		tb.Fatal(err)
 	}
