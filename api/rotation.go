@@ -73,6 +73,9 @@ type RotationKey struct {
 	Next    *time.Time `json:"next"`
 	Overdue bool       `json:"overdue"`
 	DueSoon bool       `json:"dueSoon"`
+	// UsedPercent is how much of its operations or bytes the version has used, whichever is more: the next one is made at 90. 0
+	// where the key has no such limit.
+	UsedPercent int `json:"usedPercent"`
 	// Inactive says that the key has no active version: it was suspended, disabled, compromised or destroyed.
 	Inactive bool `json:"inactive"`
 }

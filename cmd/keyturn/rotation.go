@@ -57,8 +57,12 @@ func dueTable(t *table, list []api.RotationKey) {
 		switch {
 		case k.Inactive:
 			state = "NO ACTIVE VERSION"
+		case k.Overdue && k.UsedPercent >= 100:
+			state = "USED UP"
 		case k.Overdue:
 			state = "OVERDUE"
+		case k.UsedPercent >= 75:
+			state = fmt.Sprintf("%d %% used", k.UsedPercent)
 		case k.DueSoon:
 			state = "due soon"
 		case k.Next != nil:

@@ -76,7 +76,8 @@ type Gate struct {
 
 	stopped  atomic.Pointer[fault.Error] // why nothing is answered any more
 	refusing atomic.Bool                 // the last event could not be recorded, so its operation was not answered
-	probed   atomic.Int64                // when Ready last tried to write, in microseconds
+	probed   atomic.Int64                // when Ready last tried the store, in microseconds
+	away     atomic.Pointer[fault.Error] // what it found then, if it only read; nil = the store was there
 
 	checkpoints checkpointer
 	news        news
@@ -201,24 +202,52 @@ func (g *Gate) Err() error {
 	return nil
 }
 
-// Ready is Err, and an error also while events can't be recorded, as on a full disk: then nothing could be answered. After
-// such a failure it tries itself, at most once a second, whether the store takes a write again: if nobody sends requests to
-// a server that isn't ready, no request would find out.
+// Ready is Err, and an error also while the store can't be reached, or events can't be recorded, as on a full disk: then nothing
+// could be answered. It tries that itself, at most once a second: if nobody sends requests to a server, because it isn't ready
+// or because there are none, no request would find out.
 func (g *Gate) Ready() error {
-	if err := g.Err(); err != nil || !g.refusing.Load() {
+	if err := g.Err(); err != nil {
 		return err
 	}
+	refusing := g.refusing.Load()
 	now, last := g.now().UnixMicro(), g.probed.Load()
 	if now-last < time.Second.Microseconds() && now >= last || !g.probed.CompareAndSwap(last, now) {
-		return errRefusing
+		if away := g.away.Load(); away != nil && !refusing {
+			return away
+		}
+		return refused(refusing)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
-	err := g.st.Change(ctx, func(tx store.Tx) error { return tx.SetMeta(ctx, "write_probe", strconv.FormatInt(now, 10)) })
-	if err != nil {
+	if !refusing {
+		err := g.st.View(ctx, func(tx store.Tx) error {
+			_, err := tx.Meta(ctx, metaProbe)
+			return err
+		})
+		if err == nil || fault.CodeOf(err) == api.CodeNotFound {
+			g.away.Store(nil)
+			return nil
+		}
+		away := fault.Wrap(api.CodeUnavailable, err, "looking whether the store can be reached")
+		g.away.Store(away)
+		return away
+	}
+	err := g.st.Change(ctx, func(tx store.Tx) error { return tx.SetMeta(ctx, metaProbe, strconv.FormatInt(now, 10)) })
+	if err == nil {
+		g.away.Store(nil)
+		g.refusing.Store(false)
+	}
+	return refused(err != nil)
+}
+
+// metaProbe is what Ready reads and writes.
+const metaProbe = "write_probe"
+
+// refused is errRefusing if so.
+func refused(so bool) error {
+	if so {
 		return errRefusing
 	}
-	g.refusing.Store(false)
 	return nil
 }
 

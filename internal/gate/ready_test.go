@@ -41,3 +41,31 @@ func TestNotReadyWhileNothingCanBeRecorded(t *testing.T) {
 		t.Errorf("afterwards: %v", err)
 	}
 }
+
+// A gate whose store is away isn't ready, although nobody has sent it a request, and is ready again by itself.
+func TestNotReadyWhileTheStoreIsAway(t *testing.T) {
+	away := false
+	st := sqliteStore(t)().(*store.Database).Hooked(func(store.Op) error {
+		if away {
+			return &store.ProblemError{Problem: store.Gone}
+		}
+		return nil
+	})
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	g := start(t, st, Config{Clock: func() time.Time { return now }})
+	if err := g.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	away = true
+	now = now.Add(2 * time.Second)
+	for range 3 { // the first asks the store, the others remember
+		if err := g.Ready(); fault.CodeOf(err) != api.CodeUnavailable || fault.NextOf(err) == "" {
+			t.Errorf("without its store: %v", err)
+		}
+	}
+	away = false
+	now = now.Add(2 * time.Second)
+	if err := g.Ready(); err != nil {
+		t.Errorf("with its store again: %v", err)
+	}
+}

@@ -30,6 +30,10 @@ type Schedule struct {
 	LastJob string    // the job that served it
 }
 
+// RotationCheck names the schedule whose jobs look for keys that are due. A key that is due before its next time brings it
+// forward, in whatever room that is noticed.
+const RotationCheck = "rotation-check"
+
 // Scheduled is what a job that a schedule made finds in its Args.
 type Scheduled struct {
 	Schedule string          `json:"schedule"`

@@ -112,7 +112,7 @@ func TestWhoDecidesWhenAKeyIsDue(t *testing.T) {
 	rule := func(key string, r Rule) Effective {
 		return Resolve(append(ShippedPolicies(), Policy{Name: "mine", Key: key, Purpose: PurposePHI, Origin: OriginSet, Rule: r}), "k", PurposePHI, "production")
 	}
-	byPolicy, own := ActiveVersion{ByPolicy: true, Activated: start}, ActiveVersion{Period: 60 * day, Activated: start}
+	byPolicy, own := ActiveVersion{ByPolicy: true, Activated: start}, ActiveVersion{Cryptoperiod: Cryptoperiod{Period: 60 * day}, Activated: start}
 	for name, c := range map[string]struct {
 		v    ActiveVersion
 		e    Effective

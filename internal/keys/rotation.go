@@ -28,11 +28,12 @@ const (
 
 // ActiveVersion is what a rotation check wants to know of a key, without reading it whole.
 type ActiveVersion struct {
-	Key       string
-	Purpose   Purpose
-	ByPolicy  bool
-	Period    time.Duration
-	Warn      time.Duration
-	Number    uint32
-	Activated time.Time
+	Key          string
+	Purpose      Purpose
+	ByPolicy     bool
+	Cryptoperiod Cryptoperiod
+	Number       uint32
+	Activated    time.Time
+	// Operations and Bytes are what was reserved under it: see ReserveUsage.
+	Operations, Bytes uint64
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/failpoint"
 	"github.com/keyturn/keyturn/internal/gate"
+	"github.com/keyturn/keyturn/internal/jobs"
 	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/store"
 )
@@ -50,6 +51,9 @@ func (s *Service) changeKey(ctx context.Context, c *access.Caller, in gate.Inten
 		}
 		done = next
 		if err := tx.AddTransitions(ctx, id, moves); err != nil {
+			return err
+		}
+		if err := s.activeAgain(ctx, tx, old, next); err != nil {
 			return err
 		}
 		return s.noteRotation(ctx, tx, ev, old, next, moves, began)
@@ -117,6 +121,23 @@ func (s *Service) sample(ctx context.Context, k *keys.Key, n uint32) error {
 	}
 	k.Versions[n-1].Sample = sample
 	return nil
+}
+
+// activeAgain brings the rotation check forward to when a version is due that has become active without being new: while it was
+// suspended nobody looked at it.
+func (s *Service) activeAgain(ctx context.Context, tx store.Tx, old, next keys.Key) error {
+	_, before := old.Active()
+	if _, now := next.Active(); before || !now || len(next.Versions) != len(old.Versions) {
+		return nil
+	}
+	times := s.Known().Times(&next)
+	switch {
+	case times.ToRotate(s.clock()):
+		return tx.BringForward(ctx, jobs.RotationCheck, s.clock())
+	case times.Due.IsZero():
+		return nil
+	}
+	return tx.BringForward(ctx, jobs.RotationCheck, times.Due)
 }
 
 // noteRotation writes into the history what became a rotation, and has decided what follows it. Its actor is who decided it,

@@ -10,14 +10,11 @@ import (
 	"github.com/keyturn/keyturn/internal/failpoint"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/gate"
+	"github.com/keyturn/keyturn/internal/jobs"
 	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/material"
 	"github.com/keyturn/keyturn/internal/store"
 )
-
-// ScheduleRotationCheck names the schedule whose jobs look for keys that are due. A key that is due before its next time
-// brings it forward.
-const ScheduleRotationCheck = "rotation-check"
 
 // Create makes a key with its first version, active as soon as it is committed. Errors: invalid, conflict when the name
 // is taken.
@@ -72,7 +69,7 @@ func (s *Service) insert(ctx context.Context, c *access.Caller, in gate.Intent, 
 		if err := tx.AddTransitions(ctx, k.ID, moves); err != nil || due.IsZero() {
 			return err
 		}
-		return tx.BringForward(ctx, ScheduleRotationCheck, due)
+		return tx.BringForward(ctx, jobs.RotationCheck, due)
 	})
 	failpoint.Hit("kms/after-create")
 	s.ring.Drop(bare.ID)

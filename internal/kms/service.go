@@ -148,7 +148,7 @@ type Service struct {
 
 // New makes a service; Start makes it ready.
 func New(cfg Config) *Service {
-	return &Service{cfg: cfg, gate: cfg.Gate, ring: cfg.Ring, st: cfg.Store, time: cfg.Clock, clock: cfg.Clock.Now, usage: newUsage(cfg.Store)}
+	return &Service{cfg: cfg, gate: cfg.Gate, ring: cfg.Ring, st: cfg.Store, time: cfg.Clock, clock: cfg.Clock.Now, usage: newUsage(cfg.Store, cfg.Clock.Now)}
 }
 
 // Start makes the service ready: it loads the list of destroyed versions, so that none of them can be used, and brings

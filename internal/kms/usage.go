@@ -29,7 +29,8 @@ const openedEvery = time.Minute
 
 // usage knows what versions were used for on this node. It is safe for concurrent use.
 type usage struct {
-	st store.Store
+	st    store.Store
+	clock func() time.Time
 
 	mu   sync.RWMutex
 	live map[versionRef]*live // guarded by mu; entries are never removed: versions are few
@@ -52,8 +53,8 @@ type live struct {
 	closed               bool       // no reservation any more; guarded by mu
 }
 
-func newUsage(st store.Store) *usage {
-	return &usage{st: st, live: map[versionRef]*live{}}
+func newUsage(st store.Store, clock func() time.Time) *usage {
+	return &usage{st: st, clock: clock, live: map[versionRef]*live{}}
 }
 
 func (u *usage) of(id envelope.KeyID, n uint32) *live {
@@ -98,14 +99,27 @@ func (u *usage) reserve(ctx context.Context, l *live, k *keys.Key, ops, bytes ui
 	shortOps, shortBytes := ops-min(ops, l.ops), bytes-min(bytes, l.bytes)
 	wantOps := block(blockOperations, shortOps, k.Cryptoperiod.MaxOperations, max(v.Operations, l.totalOps))
 	wantBytes := block(blockBytes, shortBytes, k.Cryptoperiod.MaxBytes, max(v.Bytes, l.totalBytes))
-	err := u.reserveExactly(ctx, l, wantOps, wantBytes)
+	err := u.reserveExactly(ctx, l, k, wantOps, wantBytes)
 	if fault.CodeOf(err) == api.CodeLimit {
-		err = u.reserveExactly(ctx, l, shortOps, shortBytes)
+		err = u.reserveExactly(ctx, l, k, shortOps, shortBytes)
 	}
 	if fault.CodeOf(err) == api.CodeLimit {
+		u.useUp(ctx, l, k, shortOps, shortBytes)
 		return keys.LimitReached(k.Name, l.ref.n)
 	}
 	return err
+}
+
+// useUp has the next version made where what is left of this one is too little for somebody. Called with l.mu held. Failing to do
+// so leaves it to the next who is refused.
+func (u *usage) useUp(ctx context.Context, l *live, k *keys.Key, ops, bytes uint64) {
+	if k.Cryptoperiod.Used(l.totalOps, l.totalBytes) >= keys.UsedUp {
+		return // whoever brought it that far has seen to it
+	}
+	err := u.st.Change(ctx, func(tx store.Tx) error { return store.UseUp(ctx, tx, k, l.ref.n, ops, bytes, u.clock()) })
+	if err == nil {
+		l.totalOps, l.totalBytes = max(l.totalOps, k.Cryptoperiod.MaxOperations), max(l.totalBytes, k.Cryptoperiod.MaxBytes)
+	}
 }
 
 // block is how much to reserve of what this call is short of; 0 when it isn't.
@@ -119,10 +133,10 @@ func block(size, short, limit, total uint64) uint64 {
 	return max(size, short)
 }
 
-func (u *usage) reserveExactly(ctx context.Context, l *live, ops, bytes uint64) error {
+func (u *usage) reserveExactly(ctx context.Context, l *live, k *keys.Key, ops, bytes uint64) error {
 	var totalOps, totalBytes uint64
 	err := u.st.Change(ctx, func(tx store.Tx) (err error) {
-		totalOps, totalBytes, err = tx.ReserveUsage(ctx, l.ref.id, l.ref.n, ops, bytes)
+		totalOps, totalBytes, err = store.Spend(ctx, tx, k, l.ref.n, ops, bytes, u.clock())
 		return err
 	})
 	if err != nil {

@@ -105,6 +105,12 @@ func (h *handles) Spend(ctx context.Context, operations, bytes uint64) error {
 		if fault.CodeOf(err) == api.CodeLimit {
 			err = h.reserve(ctx, wantOps, wantBytes)
 		}
+		if fault.CodeOf(err) == api.CodeLimit { // a server makes the next version by itself, which the next attempt then finds
+			if used := h.useUp(ctx, wantOps, wantBytes); used != nil {
+				return used
+			}
+			return fault.Wrap(api.CodeBusy, err, fault.MessageOf(err)).WithNext("a server makes a new version by itself; without one: keyturn key rotate " + h.key.Name)
+		}
 		if err != nil {
 			return err
 		}
@@ -114,10 +120,17 @@ func (h *handles) Spend(ctx context.Context, operations, bytes uint64) error {
 	return nil
 }
 
+// useUp has the next version made where what is left of this one is too little.
+func (h *handles) useUp(ctx context.Context, ops, bytes uint64) error {
+	return h.s.cfg.Store.Change(ctx, func(tx store.Tx) error {
+		return store.UseUp(ctx, tx, h.key, h.current.Header().Version, ops, bytes, h.s.cfg.Clock())
+	})
+}
+
 // reserve is called with h.mu held.
 func (h *handles) reserve(ctx context.Context, ops, bytes uint64) error {
 	err := h.s.cfg.Store.Change(ctx, func(tx store.Tx) error {
-		_, _, err := tx.ReserveUsage(ctx, h.key.ID, h.current.Header().Version, ops, bytes)
+		_, _, err := store.Spend(ctx, tx, h.key, h.current.Header().Version, ops, bytes, h.s.cfg.Clock())
 		return err
 	})
 	if err == nil {

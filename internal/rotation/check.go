@@ -13,6 +13,7 @@ import (
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/gate"
+	"github.com/keyturn/keyturn/internal/jobs"
 	"github.com/keyturn/keyturn/internal/keys"
 	"github.com/keyturn/keyturn/internal/kms"
 	"github.com/keyturn/keyturn/internal/runner"
@@ -37,6 +38,15 @@ type soonKey struct {
 	name    string
 	version uint32
 	due     time.Time
+	used    bool // due by what it protected, not by its age
+}
+
+// why says what is coming.
+func (k soonKey) why() string {
+	if k.used {
+		return "it has used three quarters of its operations or bytes, and will be rotated at nine tenths"
+	}
+	return "it will be rotated at " + k.due.UTC().Format(time.RFC3339)
 }
 
 // mostAlerts is how many keys that are due soon get an alert of their own; of more there is one with their number.
@@ -65,7 +75,7 @@ func (h checkHandler) Run(ctx context.Context, run *runner.Run) error {
 			return err
 		}
 		if !f.next.IsZero() {
-			if err := tx.BringForward(ctx, kms.ScheduleRotationCheck, f.next); err != nil {
+			if err := tx.BringForward(ctx, jobs.RotationCheck, f.next); err != nil {
 				return err
 			}
 		}
@@ -90,12 +100,12 @@ func (s *Service) look(ctx context.Context) (f found, err error) {
 			times, _ := rules.TimesOf(v)
 			f.keys++
 			switch {
-			case times.Overdue(now):
+			case times.ToRotate(now):
 				f.due++
 				return nil
 			case times.DueSoon(now):
 				if f.soonCount++; len(f.soon) < mostAlerts {
-					f.soon = append(f.soon, soonKey{v.Key, v.Number, times.Due})
+					f.soon = append(f.soon, soonKey{v.Key, v.Number, times.Due, !times.SoonByAge(now)})
 				}
 			}
 			if !times.Due.IsZero() && (f.next.IsZero() || times.Due.Before(f.next)) {
@@ -163,7 +173,7 @@ func (s *Service) warn(ctx context.Context, f found) (warned, error) {
 			continue
 		}
 		err := s.cfg.Keys.Alert(ctx, kms.Warning{Name: "rotation_due_soon", Resource: keyResource(k.name), Version: k.version,
-			Reason: "it will be rotated at " + k.due.UTC().Format(time.RFC3339)})
+			Reason: k.why()})
 		if err != nil {
 			return w, err
 		}

@@ -31,7 +31,7 @@ func (s *Service) Handlers() []runner.Handler {
 func (s *Service) wanted() []jobs.Schedule {
 	c := s.cfg.Schedules
 	return []jobs.Schedule{
-		{Name: kms.ScheduleRotationCheck, Kind: KindCheck, Cron: c.Check, Zone: c.Zone, Origin: "keyturn.yaml"},
+		{Name: jobs.RotationCheck, Kind: KindCheck, Cron: c.Check, Zone: c.Zone, Origin: "keyturn.yaml"},
 		{Name: scheduleHealth, Kind: KindHealth, Cron: c.Health, Zone: c.Zone, Origin: "keyturn.yaml"},
 	}
 }
@@ -60,7 +60,7 @@ func (s *Service) Keep(ctx context.Context) error {
 				}
 			}
 		}
-		return tx.BringForward(ctx, kms.ScheduleRotationCheck, now)
+		return tx.BringForward(ctx, jobs.RotationCheck, now)
 	})
 }
 

@@ -152,7 +152,7 @@ func (s *Service) SetPolicy(ctx context.Context, c *access.Caller, name string, 
 		if err := tx.PutPolicy(ctx, p); err != nil {
 			return err
 		}
-		return tx.BringForward(ctx, kms.ScheduleRotationCheck, p.Created)
+		return tx.BringForward(ctx, jobs.RotationCheck, p.Created)
 	})
 	s.cfg.Keys.PoliciesChanged()
 	if err != nil {
@@ -289,7 +289,7 @@ func (s *Service) RemovePolicy(ctx context.Context, c *access.Caller, name strin
 			}
 			return err
 		}
-		return tx.BringForward(ctx, kms.ScheduleRotationCheck, s.cfg.Clock())
+		return tx.BringForward(ctx, jobs.RotationCheck, s.cfg.Clock())
 	})
 	s.cfg.Keys.PoliciesChanged()
 	return err

@@ -56,7 +56,7 @@ func (s *Service) Run(ctx context.Context, c *access.Caller, in api.RotationRunR
 	if allowed(c, access.KeyRotate, keyResource("")) {
 		now := s.cfg.Clock()
 		found, err := s.standing(ctx, func(v *keys.ActiveVersion, t keys.Times) bool {
-			return t.Overdue(now) && allowed(c, access.KeyRotate, keyResource(v.Key))
+			return t.ToRotate(now) && allowed(c, access.KeyRotate, keyResource(v.Key))
 		})
 		if err != nil {
 			return out, err
@@ -165,11 +165,25 @@ func (h runHandler) Run(ctx context.Context, run *runner.Run) error {
 	}
 	p.Ended = len(p.GivenUp) > 0
 	var outcome error
+	if p.Ended {
+		if err := h.lookAgain(ctx); err != nil {
+			return err
+		}
+	}
 	if p.Ended { // so that `job list --state failed` finds it
 		outcome = fault.Newf(api.CodeWrongState, "rotating what is due: %s could not be rotated", numberOfKeys(len(p.GivenUp))).
 			WithNext("see them with keyturn job show " + run.Job.ID + ", mend the cause, then: keyturn job retry " + run.Job.ID)
 	}
 	return h.save(ctx, run, &p, int64(p.Rotated+len(p.GivenUp)), outcome)
+}
+
+// lookedAtAfter is when what was given up is looked at once more, if nobody has mended it and said so by then: the next check may be a day away.
+const lookedAtAfter = time.Hour
+
+// lookAgain has the next check come in time for what was given up. Interrupted behind it, a check comes early, which harms nobody.
+func (h runHandler) lookAgain(ctx context.Context) error {
+	at := h.s.cfg.Clock().Add(lookedAtAfter)
+	return h.s.cfg.Store.Change(ctx, func(tx store.Tx) error { return tx.BringForward(ctx, jobs.RotationCheck, at) })
 }
 
 func numberOfKeys(n int) string {
@@ -218,7 +232,7 @@ func (s *Service) dueOf(ctx context.Context, names, without []string) ([]api.Rot
 	only, not := setOf(names), setOf(without)
 	now := s.cfg.Clock()
 	return s.standing(ctx, func(v *keys.ActiveVersion, t keys.Times) bool {
-		return t.Overdue(now) && (len(only) == 0 || only[v.Key]) && !not[v.Key]
+		return t.ToRotate(now) && (len(only) == 0 || only[v.Key]) && !not[v.Key]
 	})
 }
 

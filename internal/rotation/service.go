@@ -210,7 +210,7 @@ func (s *Service) Rotated(ctx context.Context, tx store.Tx, r keys.Rotation) err
 	}
 	rules := s.cfg.Keys.Known() // the store can't be asked for more in the midst of a transaction
 	if due := rules.Times(&k).Due; !due.IsZero() {
-		if err := tx.BringForward(ctx, kms.ScheduleRotationCheck, due); err != nil {
+		if err := tx.BringForward(ctx, jobs.RotationCheck, due); err != nil {
 			return err
 		}
 	}

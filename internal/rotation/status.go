@@ -16,11 +16,10 @@ import (
 	"github.com/keyturn/keyturn/internal/gate"
 	"github.com/keyturn/keyturn/internal/jobs"
 	"github.com/keyturn/keyturn/internal/keys"
-	"github.com/keyturn/keyturn/internal/kms"
 	"github.com/keyturn/keyturn/internal/store"
 )
 
-// Status lists the keys that the caller may see: overdue ones first, the longest overdue before the others, then those that
+// Status lists the keys that the caller may see: those that used up what they may protect first, then overdue ones, the longest overdue before the others, then those that
 // come next, then those that are rotated on demand only, and last those that have no active version.
 func (s *Service) Status(ctx context.Context, c *access.Caller) (api.RotationStatus, error) {
 	out := api.RotationStatus{Keys: []api.RotationKey{}}
@@ -45,7 +44,7 @@ func (s *Service) Status(ctx context.Context, c *access.Caller) (api.RotationSta
 		}
 		out.Keys = found
 		ev.Details.Items = uint64(len(found))
-		check, err := s.schedule(ctx, kms.ScheduleRotationCheck)
+		check, err := s.schedule(ctx, jobs.RotationCheck)
 		out.Checked, out.NextCheck = optional(check.LastRun), optional(check.NextRun)
 		return err
 	})
@@ -70,13 +69,16 @@ func (s *Service) standing(ctx context.Context, want func(*keys.ActiveVersion, k
 			if want(v, times) {
 				out = append(out, api.RotationKey{
 					Name: v.Key, Purpose: string(v.Purpose), Version: v.Number, Last: optional(v.Activated), Next: optional(times.Due),
-					Overdue: times.Overdue(now), DueSoon: times.DueSoon(now),
+					Overdue: times.Overdue(now), DueSoon: times.DueSoon(now), UsedPercent: times.Used(),
 				})
 			}
 			return nil
 		})
 	})
 	slices.SortStableFunc(out, func(a, b api.RotationKey) int {
+		if order := compareBool(a.UsedPercent < keys.UsedUp, b.UsedPercent < keys.UsedUp); order != 0 {
+			return order
+		}
 		switch {
 		case a.Next == nil || b.Next == nil:
 			return cmp.Or(compareBool(a.Next == nil, b.Next == nil), strings.Compare(a.Name, b.Name))

@@ -16,7 +16,7 @@ func (t *txn) InactiveKeys(ctx context.Context, retired bool) ([]keys.ActiveVers
 	return all(ctx, t, "listing keys without an active version", func(row scanner) (v keys.ActiveVersion, err error) {
 		var period, warn int64
 		err = row.Scan(&v.Key, &v.Purpose, &v.ByPolicy, &period, &warn)
-		v.Period, v.Warn = time.Duration(period)*time.Microsecond, time.Duration(warn)*time.Microsecond
+		v.Cryptoperiod.Period, v.Cryptoperiod.Warn = time.Duration(period)*time.Microsecond, time.Duration(warn)*time.Microsecond
 		return v, err
 	}, `SELECT k.name, k.purpose, k.by_policy, k.period, k.warn FROM keys k
 		WHERE NOT EXISTS (SELECT 1 FROM key_versions v WHERE v.key_id = k.id AND v.state = 'active')`+left+` ORDER BY k.name`)

@@ -15,10 +15,11 @@ import (
 	"github.com/keyturn/keyturn/internal/keys"
 )
 
-// activeRef is the active version of a key: 32 bytes for each key while they are walked.
+// activeRef is the active version of a key: 48 bytes for each key while they are walked.
 type activeRef struct {
 	id        envelope.KeyID
 	activated int64
+	ops, used uint64
 	number    uint32
 }
 
@@ -30,7 +31,7 @@ func (t *txn) EachActive(ctx context.Context, do func(v *keys.ActiveVersion) err
 	var active []activeRef // by id
 	var ref activeRef
 	var id sql.RawBytes
-	dest := []any{&id, &ref.number, &ref.activated}
+	dest := []any{&id, &ref.number, &ref.activated, &ref.ops, &ref.used}
 	err := t.each(ctx, doing, func(rows *sql.Rows) error {
 		if err := rows.Scan(dest...); err != nil {
 			return t.fail(ctx, err, doing)
@@ -40,14 +41,15 @@ func (t *txn) EachActive(ctx context.Context, do func(v *keys.ActiveVersion) err
 		}
 		active = append(active, ref)
 		return nil
-	}, `SELECT key_id, number, activated FROM key_versions WHERE state = 'active' ORDER BY key_id`)
+	}, `SELECT key_id, number, activated, operations, bytes FROM key_versions WHERE state = 'active' ORDER BY key_id`)
 	if err != nil {
 		return err
 	}
 	var v keys.ActiveVersion
 	var purpose sql.RawBytes
 	var period, warn int64
-	dest = []any{&id, &v.Key, &purpose, &v.ByPolicy, &period, &warn}
+	limits := &v.Cryptoperiod
+	dest = []any{&id, &v.Key, &purpose, &v.ByPolicy, &period, &warn, &limits.MaxOperations, &limits.MaxBytes}
 	return t.each(ctx, doing, func(rows *sql.Rows) error {
 		if err := rows.Scan(dest...); err != nil {
 			return t.fail(ctx, err, doing)
@@ -59,10 +61,11 @@ func (t *txn) EachActive(ctx context.Context, do func(v *keys.ActiveVersion) err
 		if string(v.Purpose) != string(purpose) {
 			v.Purpose = keys.Purpose(purpose)
 		}
-		v.Period, v.Warn = time.Duration(period)*time.Microsecond, time.Duration(warn)*time.Microsecond
+		limits.Period, limits.Warn = time.Duration(period)*time.Microsecond, time.Duration(warn)*time.Microsecond
 		v.Number, v.Activated = active[i].number, instant(active[i].activated)
+		v.Operations, v.Bytes = active[i].ops, active[i].used
 		return do(&v)
-	}, `SELECT id, name, purpose, by_policy, period, warn FROM keys`)
+	}, `SELECT id, name, purpose, by_policy, period, warn, max_operations, max_bytes FROM keys`)
 }
 
 const rotationColumns = `key_id, new_version, old_version, reason, actor, source, incident, at, duration, self_check, rows_moved`

@@ -160,7 +160,7 @@ func testRotations(t *testing.T, o Opener) {
 		slices.SortFunc(active, func(a, b keys.ActiveVersion) int { return strings.Compare(a.Key, b.Key) })
 		wantEqual(t, "the active versions", active, []keys.ActiveVersion{
 			{Key: "a", Purpose: keys.PurposePHI, ByPolicy: true, Number: 4, Activated: a.Versions[3].Activated},
-			{Key: "b", Purpose: keys.PurposeData, Period: 90 * time.Hour, Warn: 80 * time.Hour, Number: 2, Activated: b.Versions[1].Activated},
+			{Key: "b", Purpose: keys.PurposeData, Cryptoperiod: keys.Cryptoperiod{Period: 90 * time.Hour, Warn: 80 * time.Hour}, Number: 2, Activated: b.Versions[1].Activated},
 		})
 		seen, enough := 0, errors.New("enough")
 		if err := tx.EachActive(ctx, func(*keys.ActiveVersion) error { seen++; return enough }); err != enough || seen != 1 {
