@@ -213,14 +213,18 @@ func TestLeaseIsKept(t *testing.T) {
 		}
 		first := head().LeaseUntil
 		eventually(t, "the lease is renewed", func() bool { return head().LeaseUntil.After(first) })
-		// Somebody takes it over as if it had run out: by a clock that is far ahead.
-		err := st.Change(context.Background(), func(tx store.Tx) error {
-			_, err := tx.AcquireShard(context.Background(), "b", time.Now().Add(time.Hour), time.Hour)
-			return err
+		// Somebody takes it over as if it had run out: by a clock that is far ahead. While it is being renewed it is skipped.
+		eventually(t, "the shard is taken", func() bool {
+			var taken audit.Head
+			err := st.Change(context.Background(), func(tx store.Tx) (err error) {
+				taken, err = tx.AcquireShard(context.Background(), "b", time.Now().Add(time.Hour), time.Hour)
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return taken.Shard == head().Shard
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
 		eventually(t, "the loss is noticed", func() bool { return g.Err() != nil })
 		if !contains(g.Err().Error(), "another node has taken") {
 			t.Error(g.Err())

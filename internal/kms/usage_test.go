@@ -61,15 +61,23 @@ func TestLimitOfBytes(t *testing.T) {
 	h := newHouse(t, options{})
 	h.create(api.CreateKeyRequest{Name: "phi", MaxBytes: 100})
 	h.encrypt("phi", string(make([]byte, 60)), nil)
-	_, err := h.tryEncrypt("phi", string(make([]byte, 41)), nil)
+	_, err := h.tryEncrypt("phi", string(make([]byte, 101)), nil) // no version has room for it
 	wants(t, err, api.CodeLimit)
-	h.encrypt("phi", string(make([]byte, 40)), nil)
-	_, err = h.tryEncrypt("phi", "x", nil)
+	h.encrypt("phi", string(make([]byte, 20)), nil)
+	_, err = h.tryEncrypt("phi", string(make([]byte, 21)), nil)
+	wants(t, err, api.CodeLimit)
+	_, err = h.tryEncrypt("phi", "x", nil) // that took the rest away, so that the next version is made
 	wants(t, err, api.CodeLimit)
 	if fault.NextOf(err) == "" {
 		t.Error("the refusal doesn't say what to do")
 	}
+	if got := h.stored("phi").Versions[0].Bytes; got != 100 {
+		t.Errorf("the store counts %d bytes", got)
+	}
 	h.encrypt("phi", "", nil) // an empty message uses no bytes up
+	_, err = h.svc.Rotate(t.Context(), owner(), "phi", api.RotateKeyRequest{})
+	h.must(err)
+	h.encrypt("phi", string(make([]byte, 100)), nil)
 }
 
 // A block is reserved once, not a write a call; what isn't used is given back when keyturn stops, so the counters of a
