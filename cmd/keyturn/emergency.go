@@ -38,17 +38,23 @@ func onlyEmergency(cmd *cobra.Command) error {
 	return nil
 }
 
-// emergencyKey and emergencyKeys are what `key rotate --emergency --json` prints: what a rotation prints, and the incident.
-type emergencyKey struct {
-	api.Key
-	Incident api.IncidentDetail `json:"incident"`
-}
-
-type emergencyKeys struct {
-	Keys     []api.Key          `json:"keys"`
-	Skipped  []string           `json:"skipped"`
-	Incident api.IncidentDetail `json:"incident"`
-}
+// What `key rotate --emergency --json` prints: the incident, at .incident in every one of them, with what is known of it beside
+// it as in `incident show`. For one named key that is added to what every rotation of it prints.
+type (
+	emergencyKey struct {
+		api.Key
+		api.IncidentDetail
+	}
+	emergencyKeys struct {
+		Keys    []api.Key `json:"keys"`
+		Skipped []string  `json:"skipped"`
+		api.IncidentDetail
+	}
+	emergencyKeyBegun struct { // with --detach, when nothing is known yet
+		api.Key
+		api.Emergency
+	}
+)
 
 // emergency opens an incident, and waits until its keys are rotated and its rows moved. What fails doesn't keep the rest from
 // being waited for; the first failure is the command's.
@@ -86,12 +92,10 @@ func (a *app) emergency(cmd *cobra.Command, in api.EmergencyRequest, e *emergenc
 		for _, name := range begun.Skipped {
 			a.note("%s: skipped, it has no active version; keyturn key show %s", name, name)
 		}
-		if e.detach {
-			return a.show(begun, func(t *table) {
-				t.line("Incident %s is open, and job %s was handed to the server. Follow it: keyturn incident show %s", i.ID, i.Job, i.ID)
-			})
-		}
 		a.note("Incident %s is open: keyturn incident show %s", i.ID, i.ID)
+		if e.detach {
+			return a.showBegun(ctx, s, in, begun)
+		}
 		failed, err := a.awaitIncident(ctx, s, i)
 		if err != nil {
 			return err
@@ -147,6 +151,18 @@ func (a *app) awaitIncident(ctx context.Context, s *store, i api.Incident) (fail
 	return cmp.Or(failed, moved), err
 }
 
+// showBegun prints what a server was left with.
+func (a *app) showBegun(ctx context.Context, s *store, in api.EmergencyRequest, begun api.Emergency) error {
+	if a.json && len(in.Keys) == 1 {
+		k, err := s.Key(ctx, in.Keys[0])
+		if err != nil {
+			return err
+		}
+		return a.show(emergencyKeyBegun{k, begun}, nil)
+	}
+	return a.show(begun, func(t *table) { t.line("Job %s of the incident was handed to the server.", begun.Incident.Job) })
+}
+
 // showEmergency prints what has come of it.
 func (a *app) showEmergency(ctx context.Context, s *store, in api.EmergencyRequest, begun api.Emergency) error {
 	d, err := s.Incident(ctx, begun.Incident.ID)
@@ -163,7 +179,7 @@ func (a *app) showEmergency(ctx context.Context, s *store, in api.EmergencyReque
 		}
 		return a.show(emergencyKey{k, d}, nil)
 	}
-	out := emergencyKeys{Keys: []api.Key{}, Skipped: begun.Skipped, Incident: d}
+	out := emergencyKeys{Keys: []api.Key{}, Skipped: begun.Skipped, IncidentDetail: d}
 	for k, err := range s.AllKeys(ctx) {
 		if err != nil {
 			return err

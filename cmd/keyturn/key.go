@@ -132,7 +132,8 @@ used the versions and who did. It waits until all of that is done. It takes inci
 key.compromise on every key; what is wrong is said before anything is changed, and --dry-run stops there: it says which
 keys would be rotated, which versions would be marked, who may use them, and which datasets hold them. Killed, or
 interrupted, the work goes on where it was with 'keyturn job watch'; don't say --emergency again, which opens another
-incident.`,
+incident. With --json the incident stands at .incident, waited for or not; what came of it stands beside it, as in
+'keyturn incident show'.`,
 		Example: `  keyturn key rotate phi
   keyturn key rotate phi --emergency --reason "laptop stolen" --compromised phi:3
   keyturn key rotate --purpose phi --emergency --reason "ward server broken into" --severity critical
