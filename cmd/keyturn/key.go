@@ -172,7 +172,7 @@ incident. With --json the incident stands at .incident, waited for or not; what 
 	f := cmd.Flags()
 	f.StringVar(&in.Reason, "reason", "", "`why`, for the audit log; needed with --emergency")
 	f.BoolVar(&in.Emergency, "emergency", false, "open an incident, mark versions compromised and move the data, too")
-	f.Uint32Var(&in.IfVersion, "if-version", 0, "refuse unless this `version` is the active one now")
+	versionVar(f, &in.IfVersion, "if-version", "refuse unless this `version` is the active one now")
 	f.BoolVar(&in.DryRun, "dry-run", false, "say what would be done, and change nothing")
 	f.BoolVar(&all, "all", false, "rotate every key that has an active version")
 	f.StringVar(&purpose, "purpose", "", "rotate every key of this `purpose` that has an active version")

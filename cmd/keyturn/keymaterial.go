@@ -39,7 +39,7 @@ which is printed on stderr, to derive the same key after a rotation.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&in.Label, "label", "", "what the derived key is for, a `word` that keeps uses apart (required)")
-	f.Uint32Var(&in.Version, "version", 0, "the `version` to derive from (default: the active one)")
+	versionVar(f, &in.Version, "version", "the `version` to derive from (default: the active one)")
 	f.IntVar(&in.Length, "length", 0, "how many `bytes`, 16 to 64 (default 32)")
 	f.StringArrayVar(&context, "context", nil, "bind to `NAME=VALUE`; may be repeated")
 	f.StringVar(&out, "out", "", "write to this new `file` (0600) instead of stdout")
@@ -127,7 +127,7 @@ An imported key opens nothing that another system encrypted with it: see 'keytur
 	f := cmd.Flags()
 	f.StringVar(&file, "in", "", "read from this `file`, readable by its owner alone, instead of stdin")
 	f.StringVar(&form, "format", formAuto, "the `form` in which the material is written: auto, raw, base64, hex or fernet")
-	f.Uint32Var(&in.Version, "version", 0, "the `version` that it must become; refused when another is next")
+	versionVar(f, &in.Version, "version", "the `version` that it must become; refused when another is next")
 	f.StringVar(&in.Purpose, "purpose", "", "as for key create")
 	f.StringVar(&in.Algorithm, "algorithm", "", "as for key create")
 	f.IntVar(&in.Suite, "suite", 0, "as for key create")
@@ -162,7 +162,7 @@ will know. Needs the right key.export and a reason, and asks first.`,
 		},
 	}
 	f := cmd.Flags()
-	f.Uint32Var(&in.Version, "version", 0, "the `version` (default: the active one)")
+	versionVar(f, &in.Version, "version", "the `version` (default: the active one)")
 	f.StringVar(&in.Reason, "reason", "", "`why`, for the audit log (required)")
 	f.StringVar(&out, "out", "", "write to this new `file` (0600) instead of stdout")
 	f.BoolVar(&yes, "yes", false, "don't ask")

@@ -155,7 +155,7 @@ func keyMove(a *app, m move) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.Uint32Var(&in.Version, "version", 0, "the `version`; by default the only one in question")
+	versionVar(f, &in.Version, "version", "the `version`; by default the only one in question")
 	f.StringVar(&in.Reason, "reason", "", "`why`, for the audit log")
 	if m.destroys {
 		f.IntVar(&in.WaitDays, "wait-days", 0, "after how many `days` the material is gone: 7 to 30 (default 30)")

@@ -49,7 +49,7 @@ Works at any time: for a version that isn't destroyed yet it says what is known 
 			})
 		},
 	}, func(cmd *cobra.Command) {
-		cmd.Flags().Uint32Var(&version, "version", 0, "the `version`")
+		versionVar(cmd.Flags(), &version, "version", "the `version`")
 		cmd.Flags().StringVar(&out, "out", "", "write to this new `file` (0600) instead of stdout")
 	})
 }

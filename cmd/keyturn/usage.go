@@ -3,11 +3,13 @@ package main
 import (
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
 )
 
@@ -88,6 +90,26 @@ func flagError(cmd *cobra.Command, err error) error {
 	}
 	return usage("flags", "%sthese flags can't be read", where(cmd)).WithNext(help)
 }
+
+// versionNumber is a flag's value. 0 is "not said" to the API, and who says it means something else.
+type versionNumber uint32
+
+func versionVar(f *pflag.FlagSet, to *uint32, name, help string) {
+	f.Var((*versionNumber)(to), name, help)
+}
+
+func (v *versionNumber) Set(text string) error {
+	n, err := strconv.ParseUint(text, 0, 32)
+	if err == nil && n == 0 {
+		err = fault.New(api.CodeInvalid, "versions are numbered from 1 on").WithNext("say the number of one, or leave the flag away")
+	}
+	*v = versionNumber(n)
+	return err
+}
+
+func (v *versionNumber) String() string { return strconv.FormatUint(uint64(*v), 10) }
+
+func (v *versionNumber) Type() string { return "uint32" } // for kindOf
 
 // kindOf says what a flag takes.
 func kindOf(f *pflag.Flag) string {
