@@ -125,6 +125,9 @@ func (a *API) serve(x *exchange) error {
 		return err
 	}
 	x.params = Params{Name: name, query: query}
+	if needs := x.route.Needs; needs != "" && query.Get(needs) == "" {
+		return badField(needs, "the parameter is missing").WithNext("say ?" + needs + "=…; /openapi.json says what it takes")
+	}
 	return x.route.serve(x)
 }
 

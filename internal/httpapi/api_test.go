@@ -37,6 +37,7 @@ func TestAnswers(t *testing.T) {
 		"wrong method":      {"DELETE", "/v1/keys/phi", "", goodToken, 405, api.CodeInvalid, "method"},
 		"public, posted":    {"POST", "/healthz", "", goodToken, 405, api.CodeInvalid, "method"},
 		"unknown parameter": {"GET", "/v1/keys?role=owner", "", goodToken, 400, api.CodeInvalid, "query"},
+		"parameter needed":  {"GET", "/v1/keys/phi/retirement", "", goodToken, 400, api.CodeInvalid, "version"},
 		"parameter twice":   {"GET", "/v1/keys?limit=1&limit=2", "", goodToken, 400, api.CodeInvalid, "limit"},
 		"bad limit":         {"GET", "/v1/keys?limit=1001", "", goodToken, 400, api.CodeInvalid, "limit"},
 		"bad query":         {"GET", "/v1/keys?limit=%zz", "", goodToken, 400, api.CodeInvalid, "query"},

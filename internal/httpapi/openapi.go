@@ -97,7 +97,7 @@ func parameters(r *Route) (out []*huma.Param) {
 		if p.Type == "date-time" {
 			schema = &huma.Schema{Type: "string", Format: p.Type}
 		}
-		out = append(out, &huma.Param{Name: p.Name, In: "query", Description: p.Describes, Schema: schema})
+		out = append(out, &huma.Param{Name: p.Name, In: "query", Required: p.Name == r.Needs, Description: p.Describes, Schema: schema})
 	}
 	return out
 }

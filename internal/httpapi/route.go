@@ -19,6 +19,7 @@ type Route struct {
 	Action access.Action
 	Kind   string  // the kind of the resource; its name is the path's {…}, if there is one
 	Query  []Param // what may follow the "?"; everything else is refused
+	Needs  string  // the one of Query that must be there; empty = none
 	handler
 }
 

@@ -112,7 +112,7 @@ func (a *API) rotationRoutes() []Route {
 		{Method: "DELETE", Pattern: policyPath, Summary: "Take away a rotation policy that was set", Action: access.PolicyWrite, Kind: access.KindPolicy, handler: act(a.removePolicy)},
 		{Method: "GET", Pattern: keyPath + "/policy", Summary: "Show what the policies say for a key", Action: access.KeyRead, Kind: access.KindKey, handler: get(named(s.Effective))},
 		{Method: "GET", Pattern: keyPath + "/retirement", Summary: "The signed and proven life of one version", Action: access.KeyReport, Kind: access.KindKey,
-			Query: []Param{{"version", "integer", "the version"}}, handler: get(a.retirement)},
+			Query: []Param{{"version", "integer", "the version"}}, Needs: "version", handler: get(a.retirement)},
 		{Method: "GET", Pattern: keyPath + "/rotations", Summary: "List a key's rotations, newest first", Action: access.KeyRead, Kind: access.KindKey, Query: pageParams, handler: get(a.rotationHistory)},
 		{Method: "GET", Pattern: "/v1/rotation", Summary: "Say which keys are overdue and which come next", Action: access.KeyRead, Kind: access.KindKey, handler: get(plain(s.Status))},
 		{Method: "POST", Pattern: "/v1/rotation/run", Summary: "Have rotated what is due now", Action: access.KeyRotate, Kind: access.KindKey, handler: post(plainIn(s.Run))},
