@@ -9,8 +9,11 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"reflect"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
@@ -114,11 +117,53 @@ func encode(in any) ([]byte, error) {
 	if in == nil {
 		return nil, nil
 	}
+	if field, ok := notUTF8(reflect.ValueOf(in), ""); ok {
+		return nil, fault.New(api.CodeInvalid, "encoding the request: the text is not UTF-8").WithField(field).WithNext("convert it to UTF-8")
+	}
 	b, err := json.Marshal(in)
 	if err != nil {
 		return nil, fault.Wrap(api.CodeInvalid, err, "encoding the request")
 	}
 	return b, nil
+}
+
+// notUTF8 names the first text of a request that JSON can't carry: the encoder would put U+FFFD in the place of what it can't
+// write, and something else than what was said would be kept.
+func notUTF8(v reflect.Value, field string) (string, bool) {
+	switch v.Kind() {
+	case reflect.String:
+		return field, !utf8.ValidString(v.String())
+	case reflect.Pointer, reflect.Interface:
+		return notUTF8(v.Elem(), field)
+	case reflect.Struct:
+		for f, value := range v.Fields() {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if !f.IsExported() || name == "-" {
+				continue
+			}
+			if bad, ok := notUTF8(value, strings.TrimPrefix(field+"."+name, ".")); ok {
+				return bad, true
+			}
+		}
+	case reflect.Map:
+		for key, value := range v.Seq2() { // whose names are the caller's own: an error doesn't quote them
+			for _, part := range []reflect.Value{key, value} {
+				if _, ok := notUTF8(part, field); ok {
+					return field, true
+				}
+			}
+		}
+	case reflect.Slice:
+		if v.Type().Elem().Kind() == reflect.Uint8 { // goes in base64
+			return "", false
+		}
+		for i := range v.Len() {
+			if bad, ok := notUTF8(v.Index(i), field+"["+strconv.Itoa(i)+"]"); ok {
+				return bad, true
+			}
+		}
+	}
+	return "", false
 }
 
 // decode reads a good answer. The text of a JSON error may quote the answer, so it is never passed on.

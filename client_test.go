@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/fault"
 )
 
 // transport answers requests in process and remembers them.
@@ -426,5 +427,34 @@ func TestContextsMustBeUTF8(t *testing.T) {
 		if err := call(NewClient(tr)); CodeOf(err) != api.CodeInvalid || len(tr.requests) != 0 {
 			t.Errorf("%s: %v after %d requests", name, err, len(tr.requests))
 		}
+	}
+}
+
+// JSON would keep U+FFFD in their place. No name that the caller made up is in the error.
+func TestTextsMustBeUTF8(t *testing.T) {
+	ctx := context.Background()
+	for field, call := range map[string]func(*Client) error{
+		"text":    func(c *Client) error { _, err := c.NoteIncident(ctx, "inc-1", "laptop \xff"); return err },
+		"details": func(c *Client) error { _, err := c.Emergency(ctx, api.EmergencyRequest{Details: "\xc3"}); return err },
+		"versions[1].key": func(c *Client) error {
+			_, err := c.OpenIncident(ctx, api.OpenIncidentRequest{Versions: []api.IncidentVersion{{Key: "phi"}, {Key: "\xff"}}})
+			return err
+		},
+		"keys[0]": func(c *Client) error {
+			_, err := c.Emergency(ctx, api.EmergencyRequest{Keys: []string{"\xff"}})
+			return err
+		},
+	} {
+		tr := ok("{}")
+		err := call(NewClient(tr))
+		if fault.FieldOf(err) != field || CodeOf(err) != api.CodeInvalid || fault.NextOf(err) == "" || len(tr.requests) != 0 {
+			t.Errorf("%s: %v after %d requests", field, err, len(tr.requests))
+		}
+	}
+	if _, err := encode(api.EncryptRequest{Plaintext: []byte{0xff}, Context: map[string]string{"a": "\ufffd"}}); err != nil {
+		t.Error("what is UTF-8 and what goes in base64 is refused:", err)
+	}
+	if _, err := encode(api.EncryptRequest{Context: map[string]string{"\xff": ""}}); fault.FieldOf(err) != "context" {
+		t.Error(err)
 	}
 }
