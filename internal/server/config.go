@@ -29,7 +29,9 @@ type Config struct {
 
 	// Rotation policies, by name: how the keys of a purpose, a name or an environment are turned over. The members are those
 	// of keyturn policy set: key, purpose, environment, period, schedule, zone, grace, reencrypt, concurrency, batchSize,
-	// attempts, warn. What keyturn policy set says wins over them, and they win over the shipped ones.
+	// attempts, warn. What keyturn policy set says wins over them, and they win over the shipped ones. In the environment the
+	// whole mapping is written in YAML or JSON, such as {"clinic": {"purpose": "phi", "period": "30d"}}, and takes the place
+	// of the one in the file.
 	Policies Policies `koanf:"policies" default:""`
 
 	Rotation RotationConfig `koanf:"rotation"`

@@ -87,6 +87,24 @@ func TestLaterLayersWin(t *testing.T) {
 	}
 }
 
+// As the reference says: the environment has the whole mapping, in the place of the file's.
+func TestPoliciesInTheEnvironment(t *testing.T) {
+	dir := write(t, minimal+"policies:\n  file: {purpose: phi, period: 20d}\n")
+	for _, text := range []string{`{"clinic": {"purpose": "phi", "period": "30d", "attempts": 3, "reencrypt": true}}`, "clinic: {purpose: phi, period: 30d, attempts: 3, reencrypt: true}",
+		"clinic:\n  purpose: phi\n  period: 30d\n  attempts: 3\n  reencrypt: true\n"} {
+		cfg, err := LoadConfig(dir, []string{"KEYTURN_POLICIES=" + text}, nil)
+		if err != nil || len(cfg.Policies) != 1 {
+			t.Fatalf("%s: %+v, %v", text, cfg.Policies, err)
+		}
+		if p := cfg.Policies[0]; p.Name != "clinic" || p.Purpose != "phi" || *p.Rule.Period != 30*24*time.Hour || p.Rule.Attempts != 3 || !*p.Rule.Reencrypt {
+			t.Errorf("%s: %+v", text, p)
+		}
+	}
+	if cfg, err := LoadConfig(dir, []string{"KEYTURN_POLICIES="}, nil); err != nil || len(cfg.Policies) != 0 {
+		t.Errorf("empty: %+v, %v", cfg.Policies, err)
+	}
+}
+
 func TestConfigRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		yaml    string
@@ -123,6 +141,9 @@ func TestConfigRefuses(t *testing.T) {
 		"text":                  {yaml: minimal + "environment: [CANARY]\n", want: []string{"`environment` must be text"}},
 		"cron":                  {yaml: minimal + "rotation:\n  check: \"0 25 * * *\"\n", want: []string{"`rotation.check` must be a cron expression", "the hour takes 0 to 23"}},
 		"unknown variable":      {yaml: minimal, environ: []string{"KEYTURN_LISTNE=CANARY"}, want: []string{"environment variable KEYTURN_LISTNE"}},
+		"policies, no mapping":  {yaml: minimal, environ: []string{"KEYTURN_POLICIES=CANARY"}, want: []string{"`policies` must be a mapping", "YAML or JSON"}},
+		"policies, not YAML":    {yaml: minimal, environ: []string{"KEYTURN_POLICIES={CANARY"}, want: []string{"`policies` must be a mapping"}},
+		"a variable's policy":   {yaml: minimal, environ: []string{"KEYTURN_POLICIES=p: {key: k, period: CANARY}"}, want: []string{"`policies`", `"p"`, "period"}},
 		"unknown flag":          {yaml: minimal, set: map[string]any{"listne": "CANARY"}, want: []string{"flag listne"}},
 		"all at once": {yaml: "foo: CANARY\nbar: CANARY\njobs:\n  concurrency: many\n", environ: []string{"KEYTURN_QUUX=CANARY"},
 			want: []string{"several problems", "`foo`", "`bar`", "`jobs.concurrency`", "KEYTURN_QUUX"}},

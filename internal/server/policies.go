@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/knadh/koanf/parsers/yaml"
+
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/keys"
@@ -23,6 +25,13 @@ const policiesKey = "policies"
 func policiesOf(raw any) (Policies, error) {
 	if raw == nil || raw == "" {
 		return nil, nil
+	}
+	if text, ok := raw.(string); ok { // the environment has nothing but text
+		m, err := yaml.Parser().Unmarshal([]byte(text))
+		if err != nil {
+			return nil, formError("must be a mapping from names to policies; in the environment in YAML or JSON")
+		}
+		raw = m
 	}
 	named, ok := raw.(map[string]any)
 	if !ok {
