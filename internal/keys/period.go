@@ -69,7 +69,7 @@ func ParseCryptoperiod(s string) (time.Duration, error) {
 	return d, err
 }
 
-// ParsePeriod reads a duration: whole days ("90d"), Go's form ("12h", "90m"), or both ("1d12h"). "" and "0" are 0, which
+// ParsePeriod reads a duration: whole days ("90d"), Go's form ("12h", "90m"), or both ("1d12h"). "", "0" and "0s" are 0, which
 // means no limit. Anything that isn't between one second and 36500 days is refused.
 func ParsePeriod(s string) (time.Duration, error) {
 	d, err := parseDuration(s)
@@ -84,7 +84,8 @@ func ParsePeriod(s string) (time.Duration, error) {
 
 // parseDuration reads the forms of ParsePeriod. What is longer than MaxPeriod may come out shorter, and still longer than that.
 func parseDuration(s string) (time.Duration, error) {
-	if s == "" || s == "0" {
+	switch s {
+	case "", "0", "0s", "0m", "0h", "0d": // and no other way to write it, such as one that is rounded to it
 		return 0, nil
 	}
 	total, rest, err := cutDays(s)
@@ -109,7 +110,7 @@ func cutDays(s string) (time.Duration, string, error) {
 	}
 	days, err := strconv.ParseUint(text, 10, 64)
 	if err != nil || days == 0 || text[0] == '0' {
-		return 0, "", badPeriod("the period's days are not a whole number from 1 on")
+		return 0, "", badPeriod("the days are not a whole number from 0 on")
 	}
 	return time.Duration(min(days, uint64(MaxPeriod/day)+1)) * day, rest, nil
 }

@@ -11,7 +11,7 @@ import (
 
 func TestParsePeriod(t *testing.T) {
 	for text, want := range map[string]time.Duration{
-		"": 0, "0": 0, "90d": 90 * day, "1d": day, "36500d": MaxPeriod, "12h": 12 * time.Hour, "1d12h": 36 * time.Hour,
+		"": 0, "0": 0, "0s": 0, "0m": 0, "0h": 0, "0d": 0, "90d": 90 * day, "1d": day, "36500d": MaxPeriod, "12h": 12 * time.Hour, "1d12h": 36 * time.Hour,
 		"90m": 90 * time.Minute, "1s": time.Second, "1h30m": 90 * time.Minute, "1500ms": 1500 * time.Millisecond,
 	} {
 		got, err := ParsePeriod(text)
@@ -20,8 +20,8 @@ func TestParsePeriod(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"90", "d", "0d", "-1d", "+1d", "1.5d", "90D", "90 d", " 90d", "90d ", "090d", "36501d", "99999999999d", "1d1d", "1w", "12h1d",
-		"-12h", "0s", "99999999999999999999d", "+12h", "1ns", "999ms", "2562047h", "36500d1s", "9223372036854775807ns1h", "９0d", "1d-1h", "1d0h", "forever",
+		"90", "d", "00d", "-0s", "+0s", "0.1ns", "0ns", "-1d", "+1d", "1.5d", "90D", "90 d", " 90d", "90d ", "090d", "36501d", "99999999999d", "1d1d", "1w", "12h1d",
+		"-12h", "00s", "99999999999999999999d", "+12h", "1ns", "999ms", "2562047h", "36500d1s", "9223372036854775807ns1h", "９0d", "1d-1h", "1d0h", "forever",
 	} {
 		if got, err := ParsePeriod(text); fault.CodeOf(err) != api.CodeInvalid || fault.FieldOf(err) != "period" {
 			t.Errorf("%q: accepted as %v (%v)", text, got, err)
@@ -31,7 +31,7 @@ func TestParsePeriod(t *testing.T) {
 
 // How long a version may protect has narrower bounds than a duration, and who is out of them is told those.
 func TestParseCryptoperiod(t *testing.T) {
-	for text, want := range map[string]time.Duration{"": 0, "0": 0, "1h": time.Hour, "90d": 90 * day, "730d": MaxCryptoperiod} {
+	for text, want := range map[string]time.Duration{"": 0, "0": 0, "0s": 0, "1h": time.Hour, "90d": 90 * day, "730d": MaxCryptoperiod} {
 		if got, err := ParseCryptoperiod(text); err != nil || got != want {
 			t.Errorf("%q: %v, %v; want %v", text, got, err, want)
 		}

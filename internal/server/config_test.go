@@ -105,6 +105,14 @@ func TestPoliciesInTheEnvironment(t *testing.T) {
 	}
 }
 
+func TestZeroAsADuration(t *testing.T) {
+	for _, zero := range []string{"0", "0s", "0d"} {
+		if cfg, err := LoadConfig(write(t, minimal+"keys: {destroyQuiet: "+zero+"}\n"), nil, nil); err != nil || cfg.Keys.DestroyQuiet != 0 {
+			t.Errorf("%s: %v, %v", zero, cfg.Keys.DestroyQuiet, err)
+		}
+	}
+}
+
 func TestConfigRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		yaml    string
