@@ -69,6 +69,12 @@ func (m *mention) marks(key string, version uint32) bool {
 	return slices.Contains(strings.Fields(m.Details.Scope), fmt.Sprintf("%s:%d", key, version))
 }
 
+// follows says whether an event made the version that came after one. Where that one was disabled first, the event names none that
+// was active.
+func (m *mention) follows(version uint32) bool {
+	return m.Details.OldVersion == version || m.Details.NewVersion == version+1
+}
+
 // movedFrom says whether a re-encryption's event moved rows away from a version, and at least how many. One that doesn't say
 // from which versions, of an earlier release, may have moved all of its rows from this one.
 func (m *mention) movedFrom(key string, version uint32) (rows int64, moved bool) {
@@ -93,7 +99,7 @@ func Concerns(line []byte, key string, version uint32, datasets []string) bool {
 	}
 	switch m.Type {
 	case KeyCreate, KeyRotation, KeyState:
-		return m.Resource == "key/"+key && (m.KeyVersion == version || m.Details.OldVersion == version || m.Details.NewVersion == version || m.marks(key, version))
+		return m.Resource == "key/"+key && (m.KeyVersion == version || m.Details.NewVersion == version || m.follows(version) || m.marks(key, version))
 	case Reencryption:
 		_, did := m.movedFrom(key, version)
 		did = m.Action == movedDone || did && (m.Action == moved || m.Action == movedPart) // and not a dry run
@@ -171,7 +177,7 @@ func deriveLife(r *api.Retirement, m *mention) {
 	if m.Details.NewVersion == r.Version && r.Created == nil {
 		r.Created = act
 	}
-	if m.Details.OldVersion == r.Version && r.Followed == nil {
+	if m.follows(r.Version) && r.FollowedBy == 0 { // whatever ended its protecting before
 		r.Followed, r.FollowedBy = act, m.Details.NewVersion
 	}
 	if m.marks(r.Key, r.Version) {

@@ -141,6 +141,33 @@ func TestRetirementIsDerivedFromEvents(t *testing.T) {
 	}
 }
 
+// A version that was disabled first was followed by the next one all the same; until there is one, the disabling ended it.
+func TestRetirementOfWhatWasDisabledFirst(t *testing.T) {
+	at := func(day int) time.Time { return time.Date(2026, 1, day, 10, 0, 0, 0, time.UTC) }
+	disabled := Event{Time: at(2), Type: KeyState, Action: "disabled", Success: true, UserID: "eve", Resource: "key/phi", KeyVersion: 1, Reason: "laptop lost", Details: Details{FromState: "active", State: "deactivated"}}
+	rotated := Event{Time: at(3), Type: KeyRotation, Action: "rotated", Success: true, UserID: "ops", Resource: "key/phi", KeyVersion: 2, Reason: "a new one", Details: Details{NewVersion: 2}}
+	again := Event{Time: at(4), Type: KeyRotation, Action: "rotated", Success: true, UserID: "ops", Resource: "key/phi", KeyVersion: 3, Reason: "yearly", Details: Details{OldVersion: 2, NewVersion: 3}}
+	for _, c := range []struct {
+		events []Event
+		by     string
+		next   uint32
+	}{{[]Event{disabled}, "eve", 0}, {[]Event{disabled, rotated}, "ops", 2}, {[]Event{disabled, rotated, again}, "ops", 2}} {
+		r := api.Retirement{Key: "phi", Version: 1}
+		var lines [][]byte
+		for i := range c.events {
+			if line := AppendExport(nil, AppendJSON(nil, &c.events[i]), 0, uint64(i)); Concerns(line, "phi", 1, nil) {
+				lines = append(lines, line)
+			}
+		}
+		if err := Derive(&r, lines); err != nil {
+			t.Fatal(err)
+		}
+		if r.Followed == nil || r.Followed.By != c.by || r.FollowedBy != c.next || c.next != 0 && r.Followed.Reason != "a new one" {
+			t.Errorf("after %d events: %+v by version %d", len(c.events), r.Followed, r.FollowedBy)
+		}
+	}
+}
+
 // Data that came back, as with a backup of its table, and was moved once more is counted, and nothing was left only since then.
 func TestRetirementOfWhatCameBack(t *testing.T) {
 	at := func(month int) time.Time { return time.Date(2026, time.Month(month), 2, 10, 0, 0, 0, time.UTC) }
