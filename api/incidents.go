@@ -147,7 +147,8 @@ type IncidentVersionState struct {
 
 // IncidentDataset is a dataset that held values under the incident's versions, or may have. Held is the count when the
 // incident's job came to it, Remaining that of now; null means that the dataset could not be counted then, or now, and
-// Unknown says why.
+// Unknown says why. Removed says that the dataset isn't registered any more; Remaining is 0 then if its removal counted nothing
+// under the versions, and null if it counted some, or nobody counted.
 type IncidentDataset struct {
 	Dataset   string         `json:"dataset"`
 	Held      []IncidentHeld `json:"held"`
@@ -155,6 +156,7 @@ type IncidentDataset struct {
 	JobState  string         `json:"jobState,omitempty"`
 	Remaining *int64         `json:"remaining"`
 	Unknown   string         `json:"unknown,omitempty"`
+	Removed   bool           `json:"removed,omitempty"`
 }
 
 // IncidentHeld is a count of values under one version.

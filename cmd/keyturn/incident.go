@@ -264,7 +264,7 @@ func incidentDetail(t *table, d api.IncidentDetail) {
 	})
 	section(t, len(d.Datasets), "DATASET\tHELD\tREMAINING\tJOB\tSTATE", func(n int) {
 		s := d.Datasets[n]
-		t.row(s.Dataset, heldText(s.Held), strings.TrimSpace(remainingText(s.Remaining)+" "+s.Unknown), s.Job, s.JobState)
+		t.row(s.Dataset, heldText(s.Held), leftText(s), s.Job, s.JobState)
 	})
 	section(t, len(d.Uses), "VERSION\tCOULD USE IT\tDID, BY THE AUDIT LOG", func(n int) {
 		u := d.Uses[n]
@@ -303,6 +303,15 @@ func remainingText(n *int64) string {
 		return "unknown"
 	}
 	return grouped(*n)
+}
+
+// leftText is what is left in a dataset, and what else is to be said of that.
+func leftText(d api.IncidentDataset) string {
+	what := d.Unknown
+	if d.Removed && d.Remaining != nil {
+		what = "it was removed, and held nothing under them"
+	}
+	return strings.TrimSpace(remainingText(d.Remaining) + " " + what)
 }
 
 func orDash(n uint32) string {

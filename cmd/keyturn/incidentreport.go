@@ -72,7 +72,7 @@ func writeReport(w io.Writer, r *api.IncidentReport) error {
 	sum := sha256.Sum256([]byte(reportStyle))
 	page, err := template.New("report").Funcs(template.FuncMap{
 		"time": func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000000 UTC") },
-		"rows": remainingText, "held": heldText,
+		"rows": remainingText, "left": leftText, "held": heldText,
 	}).Parse(reportPage)
 	if err != nil {
 		return err
@@ -111,7 +111,7 @@ const reportPage = `<!DOCTYPE html>
 {{end}}</table>
 <h2>Datasets</h2>
 <table><tr><th>Dataset</th><th>Held</th><th>Remaining</th><th>Re-encryption</th></tr>
-{{range .Datasets}}<tr><td>{{.Dataset}}</td><td>{{held .Held}}</td><td>{{rows .Remaining}} {{.Unknown}}</td><td>{{.Job}} {{.JobState}}</td></tr>
+{{range .Datasets}}<tr><td>{{.Dataset}}</td><td>{{held .Held}}</td><td>{{left .}}</td><td>{{.Job}} {{.JobState}}</td></tr>
 {{end}}</table>
 <h2>Who could use the versions, and who did</h2>
 <p>Rights as they were when the incident's job looked; uses by the audit log until then. A batch is one event: &ldquo;perhaps&rdquo; counts batches of the key that name another version as their last.</p>

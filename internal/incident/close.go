@@ -124,7 +124,7 @@ func (s *Service) finished(ctx context.Context, id string, removed bool) error {
 	var where, unknown, stuck []string
 	for _, set := range d.out.Datasets {
 		switch {
-		case set.Remaining == nil && set.Unknown != forgotten:
+		case set.Remaining == nil && !set.Removed:
 			unknown = append(unknown, set.Dataset)
 		case set.Remaining != nil && *set.Remaining > 0:
 			where = append(where, fmt.Sprintf("%d values in dataset %s", *set.Remaining, set.Dataset))
@@ -201,7 +201,7 @@ func (s *Service) removed(ctx context.Context, d *detail) ([]string, error) {
 		return nil
 	})
 	for _, set := range d.out.Datasets {
-		if set.Unknown == forgotten && !counted[set.Dataset] {
+		if set.Removed && !counted[set.Dataset] {
 			left[set.Dataset] = true
 		}
 	}

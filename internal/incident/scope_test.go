@@ -223,6 +223,9 @@ func TestRemovedDatasetKeepsItOpen(t *testing.T) {
 			c.Errorf("before: %+v", r)
 		}
 		c.must(c.RemoveDatasetAnyway(ctx, "patients", "dropped"))
+		if d := c.show(e.Incident.ID); d.Remaining != nil || d.Datasets[0].Remaining != nil || d.Datasets[0].Unknown == "" {
+			c.Errorf("left with values in it, %v remain in all: %+v", d.Remaining, d.Datasets)
+		}
 		if r := retired(); r.Complete || len(r.Removed) != 1 || !r.Removed[0].Left || r.Removed[0].Reason != "dropped" {
 			c.Errorf("with values left: %+v", r)
 		}
@@ -234,6 +237,20 @@ func TestRemovedDatasetKeepsItOpen(t *testing.T) {
 			c.Errorf("refused because: %v", err)
 		}
 		c.must(second(c.CloseIncidentAnyway(ctx, e.Incident.ID, "the table was dropped")))
+	})
+}
+
+// One that was removed after its values were moved held nothing: the sum is known, and the incident can be closed.
+func TestRemovedDatasetThatHeldNothing(t *testing.T) {
+	onBoth(t, func(c *clinic) {
+		ctx := c.Context()
+		e, _ := c.emergency(api.EmergencyRequest{Keys: []string{"phi"}, Reason: "x"})
+		c.must(c.RemoveDatasetAnyway(ctx, "patients", "moved elsewhere"))
+		d := c.show(e.Incident.ID)
+		if set := d.Datasets[0]; d.Remaining == nil || *d.Remaining != 0 || !set.Removed || set.Remaining == nil || *set.Remaining != 0 || set.Unknown != "" {
+			c.Errorf("%v remain: %+v", d.Remaining, set)
+		}
+		c.must(second(c.CloseIncident(ctx, e.Incident.ID, "done")))
 	})
 }
 

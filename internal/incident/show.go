@@ -105,7 +105,10 @@ func (s *Service) detail(ctx context.Context, id string) (d detail, err error) {
 	if err != nil {
 		return d, err
 	}
-	return d, s.count(ctx, &d.out, marked, d.unread)
+	if err := s.count(ctx, &d.out, marked, d.unread); err != nil {
+		return d, err
+	}
+	return d, s.gone(ctx, &d)
 }
 
 // read makes timeline and findings of the entries. A retry finds anew: what it found counts.
@@ -238,7 +241,7 @@ func (s *Service) count(ctx context.Context, out *api.IncidentDetail, marked map
 	places := map[string]int{}
 	for n, d := range out.Datasets {
 		places[d.Dataset] = n
-		out.Datasets[n].Unknown = forgotten
+		out.Datasets[n].Unknown, out.Datasets[n].Removed = forgotten, true
 	}
 	list, err := s.datasets(ctx)
 	if err != nil {
@@ -258,7 +261,7 @@ func (s *Service) count(ctx context.Context, out *api.IncidentDetail, marked map
 			out.Datasets = append(out.Datasets, api.IncidentDataset{Dataset: list[n].Name, Held: []api.IncidentHeld{}})
 		}
 		d := &out.Datasets[at]
-		d.Unknown, d.Remaining = "", &left
+		d.Unknown, d.Removed, d.Remaining = "", false, &left
 		switch {
 		case err != nil:
 			d.Unknown, d.Remaining, out.Remaining = fault.MessageOf(err), nil, nil
@@ -273,8 +276,29 @@ func (s *Service) count(ctx context.Context, out *api.IncidentDetail, marked map
 // unreadable is said of a dataset when nobody knows which versions it must not hold.
 const unreadable = "a key of the incident can't be read"
 
-// forgotten is said of a dataset that somebody removed: that was his decision, and is in the audit log.
+// forgotten is said of a dataset that somebody removed, when its removal doesn't prove that nothing was left in it.
 const forgotten = "the dataset isn't registered any more"
+
+// gone says what is left in datasets that were removed: nothing, where the removal counted nothing; else nobody knows.
+func (s *Service) gone(ctx context.Context, d *detail) error {
+	if !slices.ContainsFunc(d.out.Datasets, func(set api.IncidentDataset) bool { return set.Removed }) {
+		return nil
+	}
+	left, err := s.removed(ctx, d)
+	if err != nil {
+		return err
+	}
+	for n := range d.out.Datasets {
+		switch set := &d.out.Datasets[n]; {
+		case !set.Removed:
+		case slices.Contains(left, set.Dataset):
+			d.out.Remaining = nil
+		default:
+			set.Unknown, set.Remaining = "", new(int64)
+		}
+	}
+	return nil
+}
 
 func (s *Service) left(ctx context.Context, d *datasets.Dataset, marked map[reencrypt.VersionOf]bool) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, recountTime)
