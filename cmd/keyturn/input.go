@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"syscall"
 
 	"golang.org/x/term"
 
@@ -105,9 +107,15 @@ func readAll(r io.Reader, what string, limit int) ([]byte, error) {
 	}
 	if len(b) > limit {
 		return nil, fault.Newf(api.CodeTooLarge, "reading the %s: it is longer than %d bytes", what, limit).
-			WithField(what).WithNext("split it, or seal it in your program with the SDK's Envelope")
+			WithField(what).WithNext(cmp.Or(tooLong[what], "look whether it is the right file"))
 	}
 	return b, nil
+}
+
+// tooLong says what to do with what may well be longer than the limit.
+var tooLong = map[string]string{
+	"plaintext": "split it, or seal it in your program with the SDK's Envelope",
+	"details":   "shorten it; what is longer belongs into notes, or a file beside the report",
 }
 
 // input is a named file, or standard input.
@@ -120,6 +128,9 @@ func (a *app) input(ctx context.Context, file string) (io.ReadCloser, error) {
 
 // reading says what an error of an input means.
 func reading(err error, what string) error {
+	if errors.Is(err, syscall.EISDIR) {
+		return fault.Newf(api.CodeInvalid, "reading the %s: it is a directory", what).WithField(what).WithNext("name a file in it")
+	}
 	if errors.Is(err, context.Canceled) {
 		return fault.Wrapf(api.CodeCancelled, err, "reading the %s", what)
 	}
