@@ -120,7 +120,7 @@ func nextFrom(s State) string {
 	case Active:
 		return "rotate the key or disable the version first"
 	case Suspended:
-		return "resume or disable the version first"
+		return "end the suspension first: key resume"
 	case PreActivation:
 		return "activate the version first"
 	case DestroyScheduled:

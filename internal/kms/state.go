@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
@@ -153,20 +154,19 @@ func pick(k *keys.Key, n uint32, from keys.State) (uint32, error) {
 	if n != 0 {
 		return n, nil
 	}
-	var found uint32
+	var found []string
 	for _, v := range k.Versions {
-		if v.State != from {
-			continue
+		if v.State == from {
+			found, n = append(found, fmt.Sprint(v.Number)), v.Number
 		}
-		if found != 0 {
-			return 0, fault.Newf(api.CodeInvalid, "more than one version of key %s is %s", k.Name, from).WithField("version").
-				WithNext("name the version")
-		}
-		found = v.Number
 	}
-	if found == 0 {
+	switch len(found) {
+	case 0:
 		return 0, fault.Newf(api.CodeWrongState, "no version of key %s is %s", k.Name, from).WithField("version").
 			WithNext("look at the versions with key show")
+	case 1:
+		return n, nil
 	}
-	return found, nil
+	return 0, fault.Newf(api.CodeInvalid, "more than one version of key %s is %s", k.Name, from).WithField("version").
+		WithNext("name one of them: " + strings.Join(found, ", "))
 }
