@@ -111,7 +111,7 @@ func (s *Service) AddMaster(ctx context.Context, c *access.Caller, in api.Master
 		for _, m := range now {
 			if m.ID() == added.ID() || m.URL() == added.URL() {
 				_ = added.Close()
-				return masterChange{url: added.URL()}, fault.New(api.CodeConflict, "adding a master key: it is configured already").WithField("url").
+				return masterChange{url: added.URL()}, fault.Newf(api.CodeConflict, "adding a master key: it is configured already, as %s", m.URL()).WithField("url").
 					WithNext("keyturn master list names them; to wrap everything under it anew: keyturn master rotate")
 			}
 		}
