@@ -242,8 +242,11 @@ func outcomeOf(j api.Job) error {
 	return nil
 }
 
-// retryOf takes up what a job left. An import's candidate keys are gone with it.
+// retryOf takes up what a job left. An import's candidate keys are gone with it, and a dry run left nothing.
 func retryOf(j api.Job) string {
+	if j.Run != nil && j.Run.DryRun {
+		return "the same command again"
+	}
 	if j.Run != nil && j.Run.From != "" {
 		return "the same command again, with the keys that were missing"
 	}

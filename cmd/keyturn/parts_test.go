@@ -18,6 +18,7 @@ import (
 
 	"github.com/keyturn/keyturn"
 	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/fault"
 )
 
 func TestParseMaterial(t *testing.T) {
@@ -237,6 +238,16 @@ func TestOutcomeOfAJob(t *testing.T) {
 				t.Errorf("got status %d, want %d", got, tc.status)
 			}
 		})
+	}
+}
+
+// A dry run left nothing that a job could take up.
+func TestADryRunIsNotRetried(t *testing.T) {
+	for _, state := range []string{"done", "failed"} {
+		next := fault.NextOf(outcomeOf(api.Job{ID: "01", State: state, Run: &api.DatasetRun{DryRun: true, Failed: 1}}))
+		if strings.Contains(next, "retry") || !strings.HasSuffix(next, "the same command again") {
+			t.Errorf("%s: %q", state, next)
+		}
 	}
 }
 
