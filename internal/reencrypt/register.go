@@ -37,6 +37,9 @@ func (s *Service) Add(ctx context.Context, c *access.Caller, in api.AddDatasetRe
 	if allowed(c, access.DatasetWrite, resource(in.Name)) {
 		d, notes, checked = s.prepare(ctx, c, in)
 	}
+	if in.DB == "" && in.DBEnv != "" && fault.FieldOf(checked) == "db" { // which nobody gave
+		checked = fault.Wrapf("", checked, "using the URL in %s", in.DBEnv).WithField("dbEnv")
+	}
 	var lacks *denial
 	if errors.As(checked, &lacks) {
 		err := s.deny(ctx, c, lacks, audit.ConfigWrite, "dataset_added")

@@ -252,6 +252,7 @@ func TestOneRunAtATime(t *testing.T) {
 func TestAddRefuses(t *testing.T) {
 	onBoth(t, func(c *clinic) {
 		c.app.Exec(c, "CREATE TABLE loose (a text)", "CREATE TABLE two (a bigint, b bigint, v text, w text, PRIMARY KEY (a, b))")
+		c.Setenv("KEYTURN_DATASET_UNKNOWN", "oracle://u@h/d")
 		before := c.value("1")
 		for name, edit := range map[string]struct {
 			edit  func(*api.AddDatasetRequest)
@@ -270,6 +271,7 @@ func TestAddRefuses(t *testing.T) {
 			"two databases":       {func(in *api.AddDatasetRequest) { in.DBEnv = "X" }, api.CodeInvalid, "db"},
 			"no database":         {func(in *api.AddDatasetRequest) { in.DB = "" }, api.CodeInvalid, "db"},
 			"variable not set":    {func(in *api.AddDatasetRequest) { in.DB, in.DBEnv = "", "KEYTURN_TEST_NOT_SET" }, api.CodeInvalid, "dbEnv"},
+			"by a variable":       {func(in *api.AddDatasetRequest) { in.DB, in.DBEnv = "", "KEYTURN_DATASET_UNKNOWN" }, api.CodeInvalid, "dbEnv"},
 			"unknown database":    {func(in *api.AddDatasetRequest) { in.DB = "oracle://u@h/d" }, api.CodeInvalid, "db"},
 			"name":                {func(in *api.AddDatasetRequest) { in.Name = "../x" }, api.CodeInvalid, "name"},
 		} {
