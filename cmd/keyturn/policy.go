@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/rotation"
 )
 
 func policyCommand(a *app) *cobra.Command {
@@ -90,7 +92,8 @@ warning. To unset a part, or a selector, take the policy away and set it anew: '
 		Args: args("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := saidNothing(cmd.LocalFlags()); err != nil {
-				return err
+				_, others := rotation.Configured(args[0], in) // with what the server would say, in one answer
+				return fault.Join(err, without(others, "policy"))
 			}
 			return a.with(cmd.Context(), func(s *store) error {
 				p, err := s.SetPolicy(cmd.Context(), args[0], in)
@@ -118,6 +121,11 @@ warning. To unset a part, or a selector, take the policy away and set it anew: '
 	f.IntVar(&in.Attempts, "attempts", 0, "how `often` a rotation or a batch is tried, 1 to 20")
 	f.StringVar(&in.Warn, "warn", "", "how `long` before its end a version is due soon, shorter than the period (shipped: 7d, or the last sixth of a life of less than 14d)")
 	return cmd
+}
+
+// without is what of err isn't about a field.
+func without(err error, field string) error {
+	return fault.Join(slices.DeleteFunc(slices.Clone(fault.Each(err)), func(e error) bool { return fault.FieldOf(e) == field })...)
 }
 
 // saidNothing refuses flags whose value the API takes for nothing said, since whoever writes one wants something changed.
