@@ -81,7 +81,7 @@ func (c *Client) send(ctx context.Context, method, path string, body []byte) (*h
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return nil, unreachable(ctx, err)
+		return nil, unreachable(ctx, method, err)
 	}
 	if res.StatusCode/100 == 2 {
 		return res, nil
@@ -205,9 +205,13 @@ func refusal(res *http.Response) error {
 
 // unreachable is a failure below HTTP. The text of a transport's error names addresses only, but may hold whatever a
 // proxy or resolver wrote: it stays the cause.
-func unreachable(ctx context.Context, err error) error {
+func unreachable(ctx context.Context, method string, err error) error {
 	if cause := ctx.Err(); cause != nil {
-		return fault.Wrap("", cause, "calling the server")
+		next := "jobs that were begun are not called off by this: keyturn job list"
+		if method != http.MethodGet {
+			next = "it may be done all the same: look, before asking again; " + next
+		}
+		return fault.Wrap("", cause, "calling the server").WithNext(next)
 	}
 	var badCert *tls.CertificateVerificationError
 	if errors.As(err, &badCert) {

@@ -314,8 +314,11 @@ func TestTransportFailures(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := fail(context.Canceled).Status(ctx); CodeOf(err) != api.CodeCancelled {
-		t.Errorf("a cancelled call: %v", err)
+	if _, err := fail(context.Canceled).Status(ctx); CodeOf(err) != api.CodeCancelled || fault.NextOf(err) != "jobs that were begun are not called off by this: keyturn job list" {
+		t.Errorf("a cancelled call: %v, %q", err, fault.NextOf(err))
+	}
+	if _, err := fail(context.Canceled).DestroyDue(ctx, api.DestroyDueRequest{}); !strings.HasPrefix(fault.NextOf(err), "it may be done all the same") {
+		t.Errorf("a cancelled call that changes something: %v, %q", err, fault.NextOf(err))
 	}
 }
 
