@@ -218,6 +218,7 @@ func checkImport(name string, in api.ImportKeyRequest) error {
 
 // sameKind refuses to import into a key that is of another kind than the request says.
 func sameKind(k *keys.Key, in api.ImportKeyRequest) error {
+	period, err := keys.ParseCryptoperiod(in.Period)
 	for _, q := range []struct {
 		field string
 		other bool
@@ -225,7 +226,7 @@ func sameKind(k *keys.Key, in api.ImportKeyRequest) error {
 		{"purpose", in.Purpose != "" && in.Purpose != string(k.Purpose)},
 		{"algorithm", in.Algorithm != "" && in.Algorithm != string(k.Algorithm)},
 		{"suite", in.Suite != 0 && in.Suite != int(k.Suite)},
-		{"period", in.Period != "" && in.Period != keys.FormatPeriod(k.Cryptoperiod.Period)},
+		{"period", in.Period != "" && (err != nil || period != k.Cryptoperiod.Period)},
 	} {
 		if q.other {
 			return fault.Newf(api.CodeConflict, "importing a key: key %s exists and has another %s", k.Name, q.field).WithField(q.field).
