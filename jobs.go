@@ -45,7 +45,7 @@ func (c *Client) PauseJob(ctx context.Context, id string) (api.Job, error) {
 	return c.controlJob(ctx, id, "pause")
 }
 
-// ResumeJob lets a paused job go on where it stopped.
+// ResumeJob lets a paused job go on where it stopped, or one that waits for its next attempt try now.
 func (c *Client) ResumeJob(ctx context.Context, id string) (api.Job, error) {
 	return c.controlJob(ctx, id, "resume")
 }
@@ -55,7 +55,8 @@ func (c *Client) CancelJob(ctx context.Context, id string) (api.Job, error) {
 	return c.controlJob(ctx, id, "cancel")
 }
 
-// RetryJob takes up a failed job, or the rows on the dead-letter list of a finished one, again.
+// RetryJob takes up a failed job, or the rows on the dead-letter list of a finished one, again; one that waits for its
+// next attempt tries now.
 func (c *Client) RetryJob(ctx context.Context, id string) (api.Job, error) {
 	return c.controlJob(ctx, id, "retry")
 }

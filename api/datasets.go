@@ -146,7 +146,8 @@ type DatasetRun struct {
 	Candidates []DatasetCandidate `json:"candidates,omitempty"`
 }
 
-// Job is durable work. Total is an estimate until the job is done; Run holds a dataset job's counts.
+// Job is durable work. Total is an estimate until the job is done; Run holds a dataset job's counts. NextAttempt is
+// there while a queued job waits for it; retrying or resuming the job makes that attempt now.
 type Job struct {
 	ID       string      `json:"id"`
 	Kind     string      `json:"kind"`
@@ -161,6 +162,8 @@ type Job struct {
 	Attempts int         `json:"attempts"`
 	Actor    string      `json:"actor"`
 	Run      *DatasetRun `json:"run,omitempty"`
+
+	NextAttempt *time.Time `json:"nextAttempt,omitempty"`
 }
 
 // JobList is jobs, newest first. Planned is on the first page only.

@@ -20,9 +20,9 @@ started a job runs it, and the same command takes it up again.`,
   keyturn job retry 01JZ…`,
 		jobList(a), jobShow(a), jobWatch(a),
 		jobControl(a, "pause", "Have a job stop after the batch it is at", false, (*keyturn.Client).PauseJob),
-		jobControl(a, "resume", "Let a paused job go on where it stopped", true, (*keyturn.Client).ResumeJob),
+		jobControl(a, "resume", "Let a paused job go on where it stopped, or one that waits for its next attempt try now", true, (*keyturn.Client).ResumeJob),
 		jobControl(a, "cancel", "End a job; what is done stays done", false, (*keyturn.Client).CancelJob),
-		jobControl(a, "retry", "Take up a failed job, or the rows that it could not do, again", true, (*keyturn.Client).RetryJob),
+		jobControl(a, "retry", "Take up a failed job, or the rows that it could not do, again; have one that waits try now", true, (*keyturn.Client).RetryJob),
 	)
 }
 
@@ -45,9 +45,9 @@ func jobList(a *app) *cobra.Command {
 						t.line("No such jobs.")
 						return
 					}
-					t.row("JOB", "KIND", "SUBJECT", "STATE", "DONE", "OF", "CREATED", "BY", "WHY")
+					t.row("JOB", "KIND", "SUBJECT", "STATE", "DONE", "OF", "CREATED", "BY", "NEXT ATTEMPT", "WHY")
 					for _, j := range list.Jobs {
-						t.row(j.ID, j.Kind, j.Subject, j.State, j.Done, j.Total, j.Created, j.Actor, j.Error)
+						t.row(j.ID, j.Kind, j.Subject, j.State, j.Done, j.Total, j.Created, j.Actor, j.NextAttempt, j.Error)
 					}
 					if list.Next != "" {
 						t.line("More: keyturn job list --after %s", list.Next)
@@ -122,6 +122,9 @@ func (a *app) showJob(j api.Job, failures *api.JobFailureList) error {
 		t.row("started", j.Started)
 		t.row("finished", j.Finished)
 		t.row("attempts", j.Attempts)
+		if j.NextAttempt != nil {
+			t.row("next attempt", j.NextAttempt)
+		}
 		if j.Run != nil {
 			var parts []string
 			for _, c := range runCounts(j) {

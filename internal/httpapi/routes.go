@@ -153,9 +153,9 @@ func (a *API) jobRoutes() []Route {
 		failures,
 		row("GET", "/watch", "Follow a job until it ends", access.JobRead, lines[api.Job](a.watchJob)),
 		row("POST", "/pause", "Pause a job after its current chunk", access.JobControl, get(named(s.Pause))),
-		row("POST", "/resume", "Resume a paused job", access.JobControl, get(named(s.Resume))),
+		row("POST", "/resume", "Resume a paused job; have one that waits for its next attempt try now", access.JobControl, get(named(s.Resume))),
 		row("POST", "/cancel", "Cancel a job after its current chunk", access.JobControl, get(named(s.Cancel))),
-		row("POST", "/retry", "Take up a failed job, or a job's failures, again", access.JobControl, get(named(s.Retry))),
+		row("POST", "/retry", "Take up a failed job, or a job's failures, again; have one that waits try now", access.JobControl, get(named(s.Retry))),
 	}
 }
 

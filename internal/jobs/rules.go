@@ -121,13 +121,20 @@ func (j Job) Retry(now time.Time) Job {
 	return j
 }
 
+// Waits reports whether a queued job waits for its next attempt, or was deferred. One that failed waits until it is claimed:
+// where nothing runs, its time may have passed long ago.
+func (j Job) Waits(now time.Time) bool {
+	return j.State == Queued && (j.Attempts > 0 || j.NextAttempt.After(now))
+}
+
 // MayPause, MayResume, MayCancel and MayRetry answer nil, or a fault with api.CodeWrongState that says what is possible.
 // Asking for what is already so is allowed: commands can be repeated.
 
 // MayPause reports whether the job may be asked to pause.
 func (j Job) MayPause() error { return j.unlessFinal("pausing") }
 
-// MayResume reports whether the job may be asked to run on: a pause is lifted, or a wish to pause taken back.
+// MayResume reports whether the job may be asked to run on: a pause is lifted, a wish to pause taken back, or an attempt that lies
+// ahead made now.
 func (j Job) MayResume() error { return j.unlessFinal("resuming") }
 
 // MayCancel reports whether the job may be asked to end.
@@ -138,13 +145,16 @@ func (j Job) MayCancel() error {
 	return j.unlessFinal("cancelling")
 }
 
-// MayRetry reports whether the job may run again; failures is the length of its dead-letter list. A job that is done may
-// only when it left something behind.
-func (j Job) MayRetry(failures int64) error {
+// MayRetry reports whether the job may run again, or now; failures is the length of its dead-letter list. A job that is done may
+// only when it left something behind, and one that hasn't ended only while it waits for its next attempt.
+func (j Job) MayRetry(failures int64, now time.Time) error {
 	switch {
+	case j.Waits(now):
+		return nil
+	case j.State == Paused:
+		return fault.Newf(api.CodeWrongState, "retrying job %s: it has not ended, it is paused", j.ID).WithNext("keyturn job resume " + j.ID)
 	case !j.State.Final():
-		return fault.Newf(api.CodeWrongState, "retrying job %s: it has not ended, it is %s", j.ID, j.State).
-			WithNext("wait for it, or resume it: keyturn job resume " + j.ID)
+		return fault.Newf(api.CodeWrongState, "retrying job %s: it has not ended, it is %s", j.ID, j.State).WithNext("wait for it: keyturn job watch " + j.ID)
 	case j.State == Done && failures == 0:
 		return fault.Newf(api.CodeWrongState, "retrying job %s: it is done and nothing failed", j.ID)
 	}

@@ -131,15 +131,21 @@ func TestWhoMayDoWhat(t *testing.T) {
 		if refused := j.MayCancel() != nil; refused != (s == Done || s == Failed) {
 			t.Errorf("cancel a %s job: %v", s, j.MayCancel())
 		}
-		if refused := j.MayRetry(0) != nil; refused != (s != Failed && s != Cancelled) {
-			t.Errorf("retry a %s job: %v", s, j.MayRetry(0))
+		if refused := j.MayRetry(0, noon) != nil; refused != (s != Failed && s != Cancelled) {
+			t.Errorf("retry a %s job: %v", s, j.MayRetry(0, noon))
 		}
-		if refused := j.MayRetry(3) != nil; refused != !s.Final() {
-			t.Errorf("retry a %s job that left 3 items: %v", s, j.MayRetry(3))
+		if refused := j.MayRetry(3, noon) != nil; refused != !s.Final() {
+			t.Errorf("retry a %s job that left 3 items: %v", s, j.MayRetry(3, noon))
 		}
-		for _, err := range []error{j.MayPause(), j.MayResume(), j.MayCancel(), j.MayRetry(0)} {
+		for _, err := range []error{j.MayPause(), j.MayResume(), j.MayCancel(), j.MayRetry(0, noon)} {
 			if err != nil && fault.CodeOf(err) != api.CodeWrongState {
 				t.Errorf("%s: %v has code %s", s, err, fault.CodeOf(err))
+			}
+		}
+		// An attempt that lies ahead may be made now; what failed and waits for somebody to run it, too.
+		for _, w := range []Job{{State: s, NextAttempt: noon.Add(1)}, {State: s, NextAttempt: noon, Attempts: 1}} {
+			if refused := w.MayRetry(0, noon) != nil; refused != (s == Running || s == Paused || s == Done) || w.Waits(noon) != (s == Queued) {
+				t.Errorf("retry a %s job that waits: %v", s, w.MayRetry(0, noon))
 			}
 		}
 		if j.Settled() != (s.Final() || s == Paused) {

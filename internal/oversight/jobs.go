@@ -155,7 +155,7 @@ func (s *Jobs) Pause(ctx context.Context, c *access.Caller, id string) (api.Job,
 	return s.steer(ctx, c, id, "paused", s.cfg.Runner.Pause)
 }
 
-// Resume lets a paused job run on, for who may start its work.
+// Resume lets a job that is paused, or waits for its next attempt, run on, for who may start its work.
 func (s *Jobs) Resume(ctx context.Context, c *access.Caller, id string) (api.Job, error) {
 	if err := s.mayWork(ctx, c, id, "resumed"); err != nil {
 		return api.Job{}, err
@@ -171,7 +171,8 @@ func (s *Jobs) Cancel(ctx context.Context, c *access.Caller, id string) (api.Job
 	return s.steer(ctx, c, id, "cancelled", s.cfg.Runner.Cancel)
 }
 
-// Retry runs a job that failed, was cancelled or left failures behind once more, for who may start its work.
+// Retry runs a job that failed, was cancelled or left failures behind once more, or one that waits for its next attempt now, for
+// who may start its work.
 func (s *Jobs) Retry(ctx context.Context, c *access.Caller, id string) (api.Job, error) {
 	if err := s.mayWork(ctx, c, id, "retried"); err != nil {
 		return api.Job{}, err
@@ -312,10 +313,14 @@ func checkID(id string) error {
 
 // view is a job as the wire has it.
 func (s *Jobs) view(j jobs.Job) api.Job {
-	return api.Job{
+	out := api.Job{
 		ID: j.ID, Kind: j.Kind, State: string(j.State), Subject: j.Subject, Done: j.Done, Total: j.Total, Created: j.Created,
 		Started: present(j.Started), Finished: present(j.Finished), Error: j.Error, Attempts: j.Attempts, Actor: j.Actor, Run: s.cfg.Counts(j),
 	}
+	if j.Waits(s.cfg.Clock()) {
+		out.NextAttempt = present(j.NextAttempt)
+	}
+	return out
 }
 
 // present is nil for an absent time.

@@ -508,3 +508,21 @@ func TestLog(t *testing.T) {
 		}
 	}
 }
+
+// A job that waits says until when.
+func TestNextAttemptIsShown(t *testing.T) {
+	h := newHouse(t)
+	all := h.principal(t, "all", "auditor", "*")
+	j := h.job(t)
+	if got, err := h.jobs.Show(t.Context(), all, j.ID); err != nil || got.NextAttempt != nil {
+		t.Errorf("a job that waits for nothing: %+v %v", got, err)
+	}
+	j.NextAttempt, j.Attempts = h.clock().Add(time.Minute), 1
+	if err := h.st.Change(t.Context(), func(tx store.Tx) error { _, err := tx.Save(t.Context(), j); return err }); err != nil {
+		t.Fatal(err)
+	}
+	list, err := h.jobs.List(t.Context(), all, "", "", 0)
+	if err != nil || len(list.Jobs) != 1 || list.Jobs[0].NextAttempt == nil || !list.Jobs[0].NextAttempt.Equal(j.NextAttempt) {
+		t.Errorf("%+v %v", list, err)
+	}
+}

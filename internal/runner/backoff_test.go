@@ -40,3 +40,37 @@ func TestRetriedWithBackoff(t *testing.T) {
 		}
 	})
 }
+
+// Who mended what a job waits for has it tried at once, whichever word is used; what it failed by, and how often, stays until then.
+// Asked again, while it is queued or runs, nothing goes wrong.
+func TestAnAttemptIsMadeNow(t *testing.T) {
+	for name, v := range map[string]verb{"retry": (*Runner).Retry, "resume": (*Runner).Resume} {
+		synctest.Test(t, func(t *testing.T) {
+			st := openStore(t)
+			away := true
+			var tries []time.Duration
+			begun := time.Now()
+			r := newRunner(t, st, Config{Exclusive: true, Jitter: func() float64 { return 0.5 }}, funcHandler{"k", func(context.Context, *Run) error {
+				if tries = append(tries, time.Since(begun).Truncate(100*time.Millisecond)); away {
+					return fault.New(api.CodeUnavailable, "the database is away")
+				}
+				return nil
+			}})
+			start(t, r)
+			id := enqueue(t, st, r, jobs.Job{Kind: "k"}).ID
+			<-time.After(10 * time.Second) // the next attempt is at 21 s
+			away = false
+			for range 2 {
+				if j := do(t, st, r, v, id); j.State != jobs.Queued || j.NextAttempt.After(time.Now()) || j.Attempts != 3 || j.Error == "" {
+					t.Errorf("%s: %+v", name, j)
+				}
+			}
+			if j := wait(t, r, id); j.State != jobs.Done {
+				t.Errorf("%s: %+v", name, j)
+			}
+			if s := time.Second; !slices.Equal(tries, []time.Duration{0, 1 * s, 5 * s, 10 * s}) {
+				t.Errorf("%s: tried at %v", name, tries)
+			}
+		})
+	}
+}

@@ -124,8 +124,8 @@ func (r *Runner) wish(ctx context.Context, tx store.Tx, id string, c jobs.Contro
 	return j, err
 }
 
-// Resume lets a paused job run on, or takes back the wish to pause or cancel one that runs. Errors: not_found,
-// wrong_state when it has ended.
+// Resume lets a paused job run on, takes back the wish to pause or cancel one that runs, or has one that waits for its next
+// attempt make it now. Errors: not_found, wrong_state when it has ended.
 func (r *Runner) Resume(ctx context.Context, tx store.Tx, id string) (jobs.Job, error) {
 	j, err := tx.Job(ctx, id)
 	if err != nil {
@@ -134,19 +134,26 @@ func (r *Runner) Resume(ctx context.Context, tx store.Tx, id string) (jobs.Job, 
 	if err := j.MayResume(); err != nil {
 		return j, err
 	}
-	if j, err = tx.SetControl(ctx, id, jobs.Run); err != nil || j.State != jobs.Paused {
+	return r.goOn(ctx, tx, id)
+}
+
+// goOn has a job that hasn't ended run now, if it is paused or waits. What it failed by, and how often, stays until the attempt
+// has ended. Whoever claimed it meanwhile is left alone.
+func (r *Runner) goOn(ctx context.Context, tx store.Tx, id string) (jobs.Job, error) {
+	j, err := tx.SetControl(ctx, id, jobs.Run)
+	if err != nil {
 		return j, err
 	}
 	now, err := r.shared(ctx, tx)
-	if err != nil {
+	if err != nil || j.State != jobs.Paused && !j.Waits(now) {
 		return j, err
 	}
 	return r.again(ctx, tx, j.Requeue(now))
 }
 
 // Retry runs a job again that failed or was cancelled, or that is done and left failures behind. Its cursor and its list
-// of failures are kept, and its handler decides what to do with them. Errors: not_found, wrong_state, conflict when
-// another job has taken its place.
+// of failures are kept, and its handler decides what to do with them. One that waits for its next attempt makes it now.
+// Errors: not_found, wrong_state, conflict when another job has taken its place.
 func (r *Runner) Retry(ctx context.Context, tx store.Tx, id string) (jobs.Job, error) {
 	j, err := tx.Job(ctx, id)
 	if err != nil {
@@ -156,14 +163,17 @@ func (r *Runner) Retry(ctx context.Context, tx store.Tx, id string) (jobs.Job, e
 	if err != nil {
 		return j, err
 	}
-	if err := j.MayRetry(failures); err != nil {
-		return j, err
-	}
-	if j, err = tx.SetControl(ctx, id, jobs.Run); err != nil {
-		return j, err
-	}
 	now, err := r.shared(ctx, tx)
 	if err != nil {
+		return j, err
+	}
+	if err := j.MayRetry(failures, now); err != nil {
+		return j, err
+	}
+	if !j.State.Final() {
+		return r.goOn(ctx, tx, id)
+	}
+	if j, err = tx.SetControl(ctx, id, jobs.Run); err != nil {
 		return j, err
 	}
 	return r.again(ctx, tx, j.Retry(now))
