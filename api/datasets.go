@@ -146,7 +146,8 @@ type DatasetRun struct {
 	Candidates []DatasetCandidate `json:"candidates,omitempty"`
 }
 
-// Job is durable work. Total is an estimate until the job is done; Run holds a dataset job's counts. NextAttempt is
+// Job is durable work. Total is an estimate until the job is done; Run holds a dataset job's counts. Error is why a job
+// failed or waits, or how many values one that is done could not do. NextAttempt is
 // there while a queued job waits for it; retrying or resuming the job makes that attempt now.
 type Job struct {
 	ID       string      `json:"id"`

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -133,7 +134,7 @@ func (a *app) showJob(j api.Job, failures *api.JobFailureList) error {
 			t.row("counts", strings.Join(parts, ", "))
 		}
 		if j.Error != "" {
-			t.row(map[bool]string{false: "error", true: "waits"}[j.State == "queued"], j.Error)
+			t.row(cmp.Or(map[string]string{"queued": "waits", "done": "left"}[j.State], "error"), j.Error)
 		}
 		if failures != nil && len(failures.Failures) > 0 {
 			failureTable(t, failures)

@@ -2,6 +2,7 @@ package oversight
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
@@ -319,6 +320,9 @@ func (s *Jobs) view(j jobs.Job) api.Job {
 	}
 	if j.Waits(s.cfg.Clock()) {
 		out.NextAttempt = present(j.NextAttempt)
+	}
+	if j.State == jobs.Done && out.Run != nil && out.Run.Failed > 0 { // done isn't well: the rest stays as it was
+		out.Error = fmt.Sprintf("%d values could not be done; keyturn job show %s lists them", out.Run.Failed, j.ID)
 	}
 	return out
 }
