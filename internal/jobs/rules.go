@@ -60,6 +60,15 @@ func (j Job) Defer(until time.Time, why string) Job {
 	return j
 }
 
+// Begin is a job that was claimed, as its chunk begins: what it was deferred for is over. How it failed last stays to be read until
+// a chunk went well.
+func (j Job) Begin() Job {
+	if j.Attempts == 0 {
+		j.Error = ""
+	}
+	return j
+}
+
 // Finish is the job after its last good chunk.
 func (j Job) Finish(now time.Time) Job {
 	j = j.release()

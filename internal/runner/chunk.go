@@ -65,10 +65,14 @@ func (r *Runner) claim(ctx context.Context, call wakeUp) (j jobs.Job, ok bool, e
 		if r.handlers[j.Kind] == nil {
 			return errNobody
 		}
+		as := j.Begin()
 		if j.Control != jobs.Run {
-			j = j.Obey(j.Control, now)
-			_, err = tx.Save(ctx, j)
+			as = as.Obey(j.Control, now)
 		}
+		if as.State != j.State || as.Error != j.Error {
+			_, err = tx.Save(ctx, as)
+		}
+		j = as
 		return err
 	})
 	switch {

@@ -165,7 +165,8 @@ func TestASchedulesIsServedOnceByMany(t *testing.T) {
 	})
 }
 
-// A handler that has to wait is asked again when it said, its attempts untouched.
+// A handler that has to wait is asked again when it said, its attempts untouched. What it waits for is said while it does, and not
+// of a job that runs, nor saved again by it.
 func TestLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := openStore(t)
@@ -176,17 +177,30 @@ func TestLater(t *testing.T) {
 				t.Errorf("waiting counted as %d failures", run.Job.Attempts)
 			}
 			if len(asked) < 3 {
-				return &Later{After: 10 * time.Minute}
+				return &Later{After: 10 * time.Minute, Why: "somebody else's turn"}
+			}
+			for range 2 {
+				if j := read(t, st, run.Job.ID); j.State != jobs.Running || j.Error != "" {
+					t.Errorf("a job that runs: %+v", j)
+				}
+				if err := run.Save(t.Context(), nil, nil, 1, 2); err != nil {
+					t.Error(err)
+				}
 			}
 			return nil
 		}}
 		r := newRunner(t, st, Config{Exclusive: true}, patient)
 		start(t, r)
-		j, err := r.Wait(t.Context(), enqueue(t, st, r, jobs.Job{Kind: "wait"}).ID, nil)
+		waited := false
+		j, err := r.Wait(t.Context(), enqueue(t, st, r, jobs.Job{Kind: "wait"}).ID, func(j jobs.Job) {
+			if waited = waited || j.Error == "somebody else's turn"; j.Error != "" && j.State != jobs.Queued {
+				t.Errorf("%+v", j)
+			}
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if j.State != jobs.Done || len(asked) != 3 {
+		if j.State != jobs.Done || len(asked) != 3 || !waited {
 			t.Fatalf("%s after %d", j.State, len(asked))
 		}
 		for i := 1; i < len(asked); i++ {
