@@ -144,6 +144,18 @@ type DatasetRun struct {
 	// From and Candidates, of an encrypt with a DatasetSource: its format and layout, and the candidates in their order.
 	From       string             `json:"from,omitempty"`
 	Candidates []DatasetCandidate `json:"candidates,omitempty"`
+	// Keeps is in the answer to a start that found the work under way with other settings than the request names: the job keeps its own.
+	Keeps *DatasetSettings `json:"keeps,omitempty"`
+}
+
+// DatasetSettings is how a job works on a dataset. A Rate of 0 is no limit. Urgent says that it answers an incident, which goes
+// faster than what was set.
+type DatasetSettings struct {
+	Workers   int  `json:"workers"`
+	BatchSize int  `json:"batchSize"`
+	Rate      int  `json:"rate"`
+	Sample    int  `json:"sample"`
+	Urgent    bool `json:"urgent,omitempty"`
 }
 
 // Job is durable work. Total is an estimate until the job is done; Run holds a dataset job's counts. Error is why a job

@@ -93,6 +93,7 @@ func datasetRun(a *app, w work) *cobra.Command {
 				if err != nil {
 					return err
 				}
+				a.noteKept(&run)
 				if detach {
 					return a.show(run, func(t *table) {
 						t.line("Job %s was handed to the server. Follow it: keyturn job watch %s", run.Job, run.Job)
@@ -120,6 +121,26 @@ func datasetRun(a *app, w work) *cobra.Command {
 		f.BoolVar(&yes, "yes", false, "don't ask")
 	}
 	return cmd
+}
+
+// noteKept says that the job that was under way already doesn't heed the flags. What the command prints is as without that.
+func (a *app) noteKept(run *api.DatasetRun) {
+	k := run.Keeps
+	if run.Keeps = nil; k == nil {
+		return
+	}
+	parts := []string{"unthrottled", grouped(int64(k.Workers)) + " workers", "batches of " + grouped(int64(k.BatchSize)) + " rows"}
+	if k.Rate > 0 {
+		parts[0] = grouped(int64(k.Rate)) + " rows a second"
+	}
+	if k.Sample > 1 {
+		parts = append(parts, fmt.Sprintf("every %dth value", k.Sample))
+	}
+	how := "To change them, cancel it and run the command again: keyturn job cancel " + run.Job
+	if k.Urgent {
+		how = "It answers an incident, so leave it be"
+	}
+	a.note("Job %s was under way already and goes on with its own settings: %s. %s", run.Job, strings.Join(parts, ", "), how)
 }
 
 // errNobodyRuns refuses --detach where this process alone could do the work.

@@ -341,3 +341,40 @@ func TestNarrowColumn(t *testing.T) {
 		t.Errorf("encrypted: %+v", run)
 	}
 }
+
+// A request that finds its work under way is told when that goes on with other settings than it names, and only then.
+func TestAJobKeepsItsSettings(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "clinic.db")
+	c := newClinic(t, connectortest.Database{URL: (&url.URL{Scheme: "sqlite", Path: path}).String(), DB: sqlitetest.Open(t, path)})
+	_, err := c.add(nil)
+	c.must(err)
+	first := api.DatasetRunRequest{Rate: 1, BatchSize: 1, Unthrottled: true}
+	run, err := c.EncryptDataset(c.Context(), "patients", first)
+	c.must(err)
+	if run.Keeps != nil {
+		t.Errorf("a job of its own: %+v", run.Keeps)
+	}
+	_, err = c.PauseJob(c.Context(), run.Job)
+	c.must(err)
+	for _, q := range []struct {
+		in    api.DatasetRunRequest
+		other bool
+	}{
+		{first, false},
+		{api.DatasetRunRequest{}, false},
+		{api.DatasetRunRequest{Workers: 2}, false}, // that is the default
+		{api.DatasetRunRequest{Workers: 3}, true},
+		{api.DatasetRunRequest{BatchSize: 2}, true},
+		{api.DatasetRunRequest{Rate: 2, BatchSize: 1}, true},
+		{api.DatasetRunRequest{Unthrottled: true}, true},
+	} {
+		again, err := c.EncryptDataset(c.Context(), "patients", q.in)
+		c.must(err)
+		if again.Job != run.Job || (again.Keeps != nil) != q.other {
+			t.Errorf("%+v: job %s keeps %+v", q.in, again.Job, again.Keeps)
+		}
+		if k := again.Keeps; k != nil && *k != (api.DatasetSettings{Workers: 2, BatchSize: 1, Rate: 1, Sample: 1}) {
+			t.Errorf("%+v: %+v", q.in, *k)
+		}
+	}
+}

@@ -143,7 +143,30 @@ func (s *Service) run(ctx context.Context, c *access.Caller, name string, kind K
 	if err != nil {
 		return api.DatasetRun{}, err
 	}
-	return *RunOf(stored), nil
+	out := RunOf(stored)
+	out.Keeps, err = keeps(stored, in)
+	return *out, err
+}
+
+// keeps is how the job works that is the answer to a request, when that names other settings; nil otherwise. What a request leaves
+// open is right as it is, so the same command goes on with a job however that was started.
+func keeps(j jobs.Job, in api.DatasetRunRequest) (*api.DatasetSettings, error) {
+	var a args
+	if err := json.Unmarshal(j.Args, &a); err != nil {
+		return nil, fault.Wrap(api.CodeInternal, err, "reading a job's arguments")
+	}
+	if urgent(j) {
+		a = a.hurried()
+	}
+	w := Work{Workers: a.Workers, Batch: a.Batch, Rate: a.Rate, Sample: a.Sample}.withDefaults()
+	differs := in.Unthrottled && in.Rate == 0 && w.Rate != 0 // a rate wins, as in arguments
+	for _, s := range [][2]int{{in.Workers, w.Workers}, {in.BatchSize, w.Batch}, {in.Rate, int(w.Rate)}, {in.Sample, w.Sample}} {
+		differs = differs || s[0] != 0 && s[0] != s[1]
+	}
+	if !differs {
+		return nil, nil
+	}
+	return &api.DatasetSettings{Workers: w.Workers, BatchSize: w.Batch, Rate: int(w.Rate), Sample: w.Sample, Urgent: urgent(j)}, nil
 }
 
 func (s *Service) arguments(ctx context.Context, c *access.Caller, name string, kind Kind, in api.DatasetRunRequest, q Queue) (args, error) {
