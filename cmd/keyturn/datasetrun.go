@@ -94,6 +94,13 @@ func datasetRun(a *app, w work) *cobra.Command {
 					return err
 				}
 				a.noteKept(&run)
+				if detach && run.State == "paused" { // the server leaves it alone: that is how waiting for it would end, too
+					j := api.Job{ID: run.Job, Kind: "dataset-" + w.verb, State: run.State, Run: &run}
+					if err := a.showRun(j); err != nil {
+						return err
+					}
+					return outcomeOf(j)
+				}
 				if detach {
 					return a.show(run, func(t *table) {
 						t.line("Job %s was handed to the server. Follow it: keyturn job watch %s", run.Job, run.Job)
