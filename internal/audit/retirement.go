@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -238,12 +239,18 @@ func VerifyRetirement(text []byte, key *Key) (api.Retirement, error) {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
 	err := dec.Decode(&p)
+	if _, behind := dec.Token(); err == nil && behind != io.EOF { // another reader might take the last of two
+		return api.Retirement{}, badRetirement("something stands behind the document")
+	}
 	switch {
 	case err == nil && p.Format == retirement1:
 		return api.Retirement{}, fault.New(api.CodeIntegrity, "verifying a retirement: an earlier keyturn wrote it, which could call data gone that had come back").
 			WithNext("have it written anew: keyturn report retirement")
 	case err != nil || p.Format != RetirementFormat:
 		return api.Retirement{}, badRetirement("it is not one that keyturn wrote")
+	}
+	if bad := scanRetirement(text); bad != "" {
+		return api.Retirement{}, badRetirement("it has " + bad)
 	}
 	if err := VerifyStatement(key, RetirementFormat, []byte(p.Statement), p.Signature); err != nil {
 		return api.Retirement{}, err
@@ -280,6 +287,27 @@ func VerifyRetirement(text []byte, key *Key) (api.Retirement, error) {
 		return r, badRetirement("its events say something else than its statement")
 	}
 	return r, nil
+}
+
+// scanRetirement checks that a document means the same to every JSON reader, as scanLine does with a line. White space and the order
+// of members are free: evidence may have been printed for people, or kept in a database. The verdict is empty when all is well.
+func scanRetirement(text []byte) (bad string) {
+	var compact bytes.Buffer
+	if json.Compact(&compact, text) != nil {
+		return badShape // not reached: it was read
+	}
+	s := scanner{b: compact.Bytes()}
+	value := func() { s.str() }
+	s.members(map[string]func(){"format": value, "statement": value, "signature": value, "proofs": func() {
+		s.literal("[")
+		for !s.option("]") && s.bad == "" {
+			s.members(map[string]func(){"event": value, "path": value, "checkpoint": value})
+			if !s.option(",") && s.peek() != ']' {
+				s.fail(badShape)
+			}
+		}
+	}})
+	return s.bad
 }
 
 func badRetirement(why string) error {

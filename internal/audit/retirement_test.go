@@ -269,6 +269,55 @@ func TestAdvisory_CVE_2022_36111_retirement(t *testing.T) {
 	}
 }
 
+// A file is one document that means the same to every reader: nothing behind it, each member once, in its spelling. How it is laid
+// out says nothing.
+func TestRetirementIsOneDocument(t *testing.T) {
+	document, key := life(t)
+	text := strings.TrimSpace(string(document))
+	forged := strings.Replace(text, `\"rowsMoved\":`, `\"rowsMoved\":1`, 1)
+	var parts map[string]json.RawMessage
+	if err := json.Unmarshal(document, &parts); err != nil {
+		t.Fatal(err)
+	}
+	first, proof, _ := strings.Cut(text, `"proofs":[{`)
+	for what, bad := range map[string]string{
+		"a second document":              text + "\n" + forged,
+		"a forged one in front":          forged + text,
+		"text":                           text + " approved",
+		"a bracket":                      text + "}",
+		"a byte of zero":                 text + "\x00",
+		"a doubled member":               `{"statement":"{}",` + text[1:],
+		"a doubled member, at the end":   text[:len(text)-1] + `,"statement":"{}"}`,
+		"a doubled member, escaped":      `{"\u0073tatement":"{}",` + text[1:],
+		"a doubled member of a proof":    first + `"proofs":[{"event":"{}",` + proof,
+		"a member in another spelling":   strings.Replace(text, `"format"`, `"Format"`, 1),
+		"a member twice, in two of them": `{"Statement":"{}",` + text[1:],
+		"an unknown member":              `{"approved":true,` + text[1:],
+		"a member less":                  strings.Replace(text, `"format":"`+RetirementFormat+`",`, "", 1),
+		"null for the proofs":            first + `"proofs":null}`,
+		"a byte that isn't UTF-8":        strings.Replace(text, RetirementFormat, RetirementFormat+"\xff", 1),
+	} {
+		if bad == text {
+			t.Fatalf("%s: nothing was changed", what)
+		}
+		if _, err := VerifyRetirement([]byte(bad), key); fault.CodeOf(err) != api.CodeIntegrity {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := VerifyRetirement([]byte(text+forged), key); !strings.Contains(fault.MessageOf(err), "something stands behind the document") {
+		t.Errorf("%v", err)
+	}
+	sorted, err := json.MarshalIndent(parts, "", "\t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, good := range map[string]string{"as written": text, "white space": " \t\r\n" + text + "\n\n", "printed anew, sorted": string(sorted)} {
+		if _, err := VerifyRetirement([]byte(good), key); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 func jsonEqual(a, b any) bool {
 	x, _ := json.Marshal(a)
 	y, _ := json.Marshal(b)

@@ -23,6 +23,7 @@ const (
 	badNumber   = "a number that is not a plain integer"
 	badTime     = "a timestamp of another form"
 	badDetails  = "details that are not a flat object with each name once"
+	badMembers  = "an object without exactly its members, each once"
 	badTrailing = "something after the end of the object"
 )
 
@@ -263,6 +264,26 @@ func (s *scanner) object(flat bool) {
 	}
 	s.literal("}")
 	s.names = s.names[:first]
+}
+
+// members steps over an object of exactly these members in any order, each by the function beside it.
+func (s *scanner) members(known map[string]func()) {
+	s.literal("{")
+	seen := map[string]bool{}
+	for more := true; more && s.bad == ""; more = s.option(",") {
+		name := string(s.str())
+		value := known[name]
+		if value == nil || seen[name] {
+			s.fail(badMembers)
+			return
+		}
+		seen[name] = true
+		s.literal(":")
+		value()
+	}
+	if s.literal("}"); len(seen) < len(known) {
+		s.fail(badMembers)
+	}
 }
 
 // once refuses a name that the object, whose names start at first, has already.
