@@ -139,12 +139,15 @@ func (w *worker) queue(ctx context.Context, d *datasets.Dataset, found api.Incid
 		found.Job = ""
 		remark := ""
 		if moves {
-			over, err := w.move(ctx, tx, d, ev, &found)
+			over, resumed, err := w.move(ctx, tx, d, ev, &found)
 			if err != nil {
 				return err
 			}
+			if resumed {
+				remark = "; it was paused, and runs on"
+			}
 			if over.ID != "" {
-				remark = "; " + stepsAside(over)
+				remark += "; " + stepsAside(over)
 			}
 		}
 		data, err := json.Marshal(found)
@@ -156,18 +159,19 @@ func (w *worker) queue(ctx context.Context, d *datasets.Dataset, found api.Incid
 	})
 }
 
-// move queues the re-encryption, unless the dataset was removed meanwhile. over is the job that steps aside for it.
-func (w *worker) move(ctx context.Context, tx store.Tx, d *datasets.Dataset, ev *audit.Event, found *api.IncidentDataset) (over jobs.Job, err error) {
+// move queues the re-encryption, unless the dataset was removed meanwhile. over is the job that steps aside for it; resumed
+// says that it was there, and paused.
+func (w *worker) move(ctx context.Context, tx store.Tx, d *datasets.Dataset, ev *audit.Event, found *api.IncidentDataset) (over jobs.Job, resumed bool, err error) {
 	now, err := tx.Dataset(ctx, d.Name)
 	if fault.CodeOf(err) == api.CodeNotFound || err == nil && now.ID != d.ID {
-		return over, nil
+		return over, false, nil
 	}
 	if err != nil {
-		return over, err
+		return over, false, err
 	}
-	j, over, err := w.s.cfg.Datasets.Urgent(ctx, tx, d, w.i.OpenedBy)
+	j, over, resumed, err := w.s.cfg.Datasets.Urgent(ctx, tx, d, w.i.OpenedBy)
 	found.Job, ev.Details.Job, ev.Details.Kind = j.ID, j.ID, j.Kind
-	return over, err
+	return over, resumed, err
 }
 
 // stepsAside says what becomes of a job that has a dataset.

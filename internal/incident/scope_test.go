@@ -294,6 +294,7 @@ func TestUnfinishedReencryptionIsRaised(t *testing.T) {
 		if set := d.Datasets[0]; set.Job != run.Job || set.JobState != "done" || *set.Remaining != 0 {
 			c.Errorf("%+v, the job was %s", set, run.Job)
 		}
+		c.tells(d, "system: dataset patients holds ", "job "+run.Job+"; it was paused, and runs on")
 		census, err := c.Census(ctx, "patients")
 		c.must(err)
 		if v := census.Columns[0].Versions; len(v) != 1 || v[0].Version != 4 || v[0].Rows != rows {
@@ -398,6 +399,10 @@ func TestPausedJobIsPassed(t *testing.T) {
 			c.Fatalf("the emergency ended %s: %s", j.State, j.Error)
 		}
 		moving := c.show(e.Incident.ID).Datasets[0].Job
+		c.must(second(c.CancelJob(ctx, moving)))
+		c.finish(moving)
+		c.must(second(c.CancelJob(ctx, moving))) // changes nothing
+		c.must(second(c.RetryJob(ctx, moving)))
 		c.must(second(c.PauseJob(ctx, moving)))
 		c.finish(moving)
 		c.app.Exec(c, "ALTER TABLE elsewhere RENAME TO patients")
@@ -417,10 +422,32 @@ func TestPausedJobIsPassed(t *testing.T) {
 		if j := c.finish(moving); j.State != "done" {
 			c.Fatalf("re-encryption ended %s: %s", j.State, j.Error)
 		}
+		// What a person did to the incident's job is in its timeline, once; what was done to others isn't.
+		d := c.show(e.Incident.ID)
+		for _, verb := range []string{"cancelled", "retried", "paused", "resumed"} {
+			c.tells(d, server.Administrator+": job "+moving+" (dataset-reencrypt, dataset/patients) was "+verb)
+		}
 		c.must(second(c.ResumeJob(ctx, run.Job)))
 		c.must(second(c.CancelJob(ctx, run.Job)))
 		c.must(second(c.CloseIncident(ctx, e.Incident.ID, "done")))
 	})
+}
+
+// tells fails unless exactly one entry of the timeline, as "BY: TEXT", holds all of the texts.
+func (c *clinic) tells(d api.IncidentDetail, texts ...string) {
+	c.Helper()
+	var timeline []string
+	found := 0
+	for _, e := range d.Timeline {
+		entry := e.By + ": " + e.Text
+		timeline = append(timeline, entry)
+		if !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(entry, text) }) {
+			found++
+		}
+	}
+	if found != 1 {
+		c.Errorf("%d entries tell %q:\n%s", found, texts, strings.Join(timeline, "\n"))
+	}
 }
 
 // until watches a job until it is as want says.

@@ -55,7 +55,7 @@ type Keys interface {
 // Datasets is what an incident asks of datasets: package reencrypt.
 type Datasets interface {
 	InTheWay(ctx context.Context, tx store.Tx, d *datasets.Dataset) (over jobs.Job, err error)
-	Urgent(ctx context.Context, tx store.Tx, d *datasets.Dataset, actor string) (j, over jobs.Job, err error)
+	Urgent(ctx context.Context, tx store.Tx, d *datasets.Dataset, actor string) (j, over jobs.Job, resumed bool, err error)
 	Holds(ctx context.Context, d *datasets.Dataset, versions []reencrypt.VersionOf) (map[reencrypt.VersionOf]int64, error)
 }
 

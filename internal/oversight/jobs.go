@@ -39,6 +39,8 @@ type JobsConfig struct {
 	// MayRetry refuses a job whose work can't be taken up again, before anything of it is touched: what it did, and why it ended,
 	// stays to be read.
 	MayRetry func(jobs.Job) error
+	// Steered is told of every wish that changed something, inside its transaction, with the job as it is now.
+	Steered func(ctx context.Context, tx store.Tx, c *access.Caller, j jobs.Job, verb string) error
 }
 
 // Jobs is the service behind `keyturn job`. It is safe for concurrent use.
@@ -246,10 +248,16 @@ func (s *Jobs) steer(ctx context.Context, c *access.Caller, id, verb string,
 	}
 	var j jobs.Job
 	in := gate.Intent{Action: access.JobControl, Type: audit.System, Verb: verb, Resource: jobResource(id)}
-	err := s.cfg.Gate.Change(ctx, c, in, func(ctx context.Context, tx store.Tx, ev *audit.Event) (err error) {
-		j, err = wish(ctx, tx, id)
+	err := s.cfg.Gate.Change(ctx, c, in, func(ctx context.Context, tx store.Tx, ev *audit.Event) error {
+		before, err := tx.Job(ctx, id)
+		if err == nil {
+			j, err = wish(ctx, tx, id)
+		}
 		ev.Details.Job, ev.Details.Kind, ev.Details.State = id, j.Kind, string(j.State)
-		return err
+		if err != nil || j.State == before.State && j.Control == before.Control && j.NextAttempt.Equal(before.NextAttempt) {
+			return err
+		}
+		return s.cfg.Steered(ctx, tx, c, j, verb)
 	})
 	if err != nil {
 		return api.Job{}, err

@@ -29,6 +29,7 @@ type house struct {
 	jobs *Jobs
 	log  *Log
 	work int // calls of Work
+	told []string
 
 	mu      sync.Mutex
 	now     time.Time
@@ -80,7 +81,7 @@ func newHouse(t *testing.T) *house {
 			t.Error(err)
 		}
 	})
-	h.jobs = NewJobs(JobsConfig{Gate: h.gate, Store: st, Runner: h, Work: func() { h.work++ }, Clock: h.clock, Counts: func(jobs.Job) *api.DatasetRun { return nil }, Needs: h.needs, MayRetry: h.mayRetry})
+	h.jobs = NewJobs(JobsConfig{Gate: h.gate, Store: st, Runner: h, Work: func() { h.work++ }, Clock: h.clock, Counts: func(jobs.Job) *api.DatasetRun { return nil }, Needs: h.needs, MayRetry: h.mayRetry, Steered: h.steered})
 	h.log = NewLog(LogConfig{Gate: h.gate, Store: st, Clock: h.clock, PublicKey: public})
 	return h
 }
@@ -100,6 +101,12 @@ func (h *house) mayRetry(j jobs.Job) error {
 	if j.Kind == "once" {
 		return fault.New(api.CodeWrongState, "what it needs is gone")
 	}
+	return nil
+}
+
+// steered notes what is told of wishes that changed something.
+func (h *house) steered(_ context.Context, _ store.Tx, c *access.Caller, j jobs.Job, verb string) error {
+	h.told = append(h.told, c.Principal.Name+" "+verb+" "+j.ID)
 	return nil
 }
 
@@ -270,6 +277,9 @@ func TestSteering(t *testing.T) {
 		if n := h.events(t, gate.Filter{User: "admin2"}, verb); n != 1 {
 			t.Errorf("%s: %d events", verb, n)
 		}
+	}
+	if len(h.told) != 1 { // the runner of this test pauses every time, so the first wish alone changed something
+		t.Errorf("told of %q", h.told)
 	}
 }
 

@@ -18,19 +18,19 @@ import (
 // decided that it may be and records it. An unfinished re-encryption is raised instead, and resumed if it was paused: it
 // works towards the version that is active when it ends, whatever was when it began, and no longer at the pace that it was
 // given. Any other job that has the dataset keeps its place and steps aside until this one has ended, see turn: over is that
-// job, for the record. Errors: busy, which passes, when the job that would be raised is just ending.
-func (s *Service) Urgent(ctx context.Context, tx store.Tx, d *datasets.Dataset, actor string) (j, over jobs.Job, err error) {
+// job, and resumed says that a person had paused j, for the record. Errors: busy, which passes, when the job that would be raised is just ending.
+func (s *Service) Urgent(ctx context.Context, tx store.Tx, d *datasets.Dataset, actor string) (j, over jobs.Job, resumed bool, err error) {
 	a := args{Dataset: d.Name, ID: d.ID, Rate: DefaultRate, Compromised: true, Patient: true}
 	if err := s.sign(ctx, KindReencrypt, d, &a); err != nil {
-		return j, over, err
+		return j, over, false, err
 	}
 	text, err := json.Marshal(a)
 	if err != nil {
-		return j, over, fault.Wrap(api.CodeInternal, err, "writing a job's arguments")
+		return j, over, false, fault.Wrap(api.CodeInternal, err, "writing a job's arguments")
 	}
 	list, err := unfinished(ctx, tx, d.Name)
 	if err != nil {
-		return j, over, err
+		return j, over, false, err
 	}
 	for _, one := range list {
 		if !moves(one, d) {
@@ -47,7 +47,7 @@ func (s *Service) Urgent(ctx context.Context, tx store.Tx, d *datasets.Dataset, 
 			Kind: string(KindReencrypt), Subject: subject(d.Name), UniqueKey: place, Args: text, Actor: actor, Priority: jobs.PriorityUrgent,
 		})
 		if err != nil {
-			return j, over, err
+			return j, over, false, err
 		}
 		if moves(other, d) {
 			j = other
@@ -57,15 +57,16 @@ func (s *Service) Urgent(ctx context.Context, tx store.Tx, d *datasets.Dataset, 
 	}
 	switch {
 	case j.ID == "":
-		return j, over, fault.Newf(api.CodeBusy, "job %s (%s) on dataset %s is just ending", over.ID, over.Kind, d.Name).WithField("dataset").WithNext("try again")
+		return j, over, false, fault.Newf(api.CodeBusy, "job %s (%s) on dataset %s is just ending", over.ID, over.Kind, d.Name).WithField("dataset").WithNext("try again")
 	case j.State == jobs.Queued && j.Epoch == 0 && urgent(j): // new, or waits for its first chunk
-		return j, over, nil
+		return j, over, false, nil
 	}
 	slow := !urgent(j) && j.State == jobs.Running
+	resumed = j.State == jobs.Paused || j.Control == jobs.Pause
 	if j, err = s.cfg.Raise(ctx, tx, j.ID); err == nil && slow {
 		err = s.cfg.Recall(ctx, tx, j.ID) // its chunk still works at the old pace
 	}
-	return j, over, err
+	return j, over, resumed, err
 }
 
 // firstPlace follows a dataset's subject in the unique key of a re-encryption that goes before the job that has the subject.

@@ -115,6 +115,7 @@ func (s *Server) services() httpapi.Services {
 		Reports: report.New(report.Config{Gate: s.gate, Store: s.store, Clock: s.time.Now, Census: s.underVersion, Buried: s.kms.Buried}),
 		Jobs: oversight.NewJobs(oversight.JobsConfig{
 			Gate: s.gate, Store: s.store, Runner: s.runner, Work: s.startWork, Clock: s.time.Now, Counts: reencrypt.RunOf, Needs: s.jobNeeds, MayRetry: reencrypt.MayRetry,
+			Steered: s.incidents.Steered,
 		}),
 		Audit: oversight.NewLog(oversight.LogConfig{Gate: s.gate, Store: s.store, Clock: s.time.Now, PublicKey: s.auditKey}),
 	}
