@@ -299,4 +299,15 @@ func TestMasterKeysAreEditedInPlace(t *testing.T) {
 			t.Errorf("a list that comes from elsewhere: %v", err)
 		}
 	}
+	if err := m.Editable(); err != nil {
+		t.Error(err)
+	}
+	if all, err := os.ReadDir(dir); err != nil || len(all) != 1 {
+		t.Errorf("trying leaves something behind: %v, %v", all, err)
+	}
+	// One that can't be written is found before the store is changed.
+	err = masterConfig{dir: filepath.Join(dir, "gone")}.Editable()
+	if fault.CodeOf(err) != api.CodeUnavailable || fault.FieldOf(err) != "masterKeys" || fault.NextOf(err) == "" {
+		t.Errorf("a directory that can't be written to: %v", err)
+	}
 }

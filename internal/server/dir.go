@@ -144,6 +144,31 @@ func writeFile(path string, content []byte) error {
 	return nil
 }
 
+// tryFile says whether writeFile could put a file of the length that path has now in its place, short of the renaming.
+func tryFile(path string) error {
+	what := "trying to write " + filepath.Base(path)
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fault.Wrap(api.CodeUnavailable, err, what)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return fault.Wrap(api.CodeUnavailable, err, what)
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(text)
+	if err == nil {
+		err = f.Sync() // where a file system says late that it is full
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fault.Wrap(api.CodeUnavailable, err, what)
+	}
+	return nil
+}
+
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

@@ -105,14 +105,19 @@ func (m masterConfig) Save(_ context.Context, urls []string) error {
 	return writeFile(path, edited)
 }
 
-// Editable refuses when the list comes from the environment or a flag: the file would not be read.
+// Editable refuses when the list comes from the environment or a flag, since the file would not be read, and when it can't be
+// written: a file as large is made beside it and taken away again. What a crash leaves of that, removeLeftovers deletes.
 func (m masterConfig) Editable() error {
 	_, flag := m.set["masterKeys"]
-	if !flag && !envSets(m.environ, "MASTER_KEYS") {
-		return nil
+	if flag || envSets(m.environ, "MASTER_KEYS") {
+		return fault.New(api.CodeConflict, "changing the master keys: the list comes from the environment or a flag, not from "+ConfigFile).
+			WithField("masterKeys").WithNext("move the list into " + ConfigFile + ", then change it")
 	}
-	return fault.New(api.CodeConflict, "changing the master keys: the list comes from the environment or a flag, not from "+ConfigFile).
-		WithField("masterKeys").WithNext("move the list into " + ConfigFile + ", then change it")
+	if err := tryFile(filepath.Join(m.dir, ConfigFile)); err != nil {
+		return fault.Wrap("", err, "changing the master keys, which "+ConfigFile+" names").WithField("masterKeys").
+			WithNext("have keyturn write into " + m.dir + "; or write the new list into " + ConfigFile + " by another way, start keyturn again, then: keyturn master rotate (for escrow://: keyturn escrow split)")
+	}
+	return nil
 }
 
 // withMasterKeys replaces the value of masterKeys in a YAML document and leaves everything else as it is written.
