@@ -127,10 +127,11 @@ func TestEveryRoute(t *testing.T) {
 			return err
 		}},
 		{"GET /v1/master-keys/escrow", "", func(c *Client) error { _, err := c.Escrow(ctx); return err }},
-		{"POST /v1/master-keys/escrow", `{"shares":5,"threshold":3}`, func(c *Client) error {
-			_, err := c.SplitEscrow(ctx, api.SplitEscrowRequest{Shares: 5, Threshold: 3})
+		{"POST /v1/master-keys/escrow/prepare", `{"shares":5,"threshold":3}`, func(c *Client) error {
+			_, err := c.PrepareEscrow(ctx, api.SplitEscrowRequest{Shares: 5, Threshold: 3})
 			return err
 		}},
+		{"POST /v1/master-keys/escrow/commit", `{"set":"x"}`, func(c *Client) error { _, err := c.CommitEscrow(ctx, "x"); return err }},
 		{"POST /v1/master-keys/escrow/verified", `{"set":"x"}`, func(c *Client) error { _, err := c.EscrowVerified(ctx, "x"); return err }},
 		{"POST /v1/master-keys/verify", "", func(c *Client) error { _, err := c.VerifyMasterKeys(ctx); return err }},
 		{"POST /v1/datasets", `{"name":"p","table":"t","columns":{"ssn":"phi"}}`, func(c *Client) error {

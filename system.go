@@ -56,11 +56,19 @@ func (c *Client) Escrow(ctx context.Context) (api.Escrow, error) {
 	return read[api.Escrow](ctx, c, route("master-keys", "escrow"))
 }
 
-// SplitEscrow makes a new set of escrow shares: their texts are in the answer this once and nowhere else, so write them to
-// disk before anything else, and wipe them. The shares of the set before open nothing any more. Needs master.escrow.
+// PrepareEscrow makes a new set of escrow shares: their texts are in the answer this once and nowhere else. The set doesn't
+// count yet: write the shares to disk, read them back, wipe them, then CommitEscrow. One that isn't committed within 10
+// minutes, or before another is prepared, is forgotten, and its shares never open anything. Needs master.escrow.
 // Codes: conflict where there is a set and in.Replace is false.
-func (c *Client) SplitEscrow(ctx context.Context, in api.SplitEscrowRequest) (api.EscrowShares, error) {
-	return post[api.EscrowShares](ctx, c, route("master-keys", "escrow"), in)
+func (c *Client) PrepareEscrow(ctx context.Context, in api.SplitEscrowRequest) (api.EscrowShares, error) {
+	return post[api.EscrowShares](ctx, c, route("master-keys", "escrow", "prepare"), in)
+}
+
+// CommitEscrow makes a prepared set the one that counts: the shares of the set before open nothing any more. After an error
+// that isn't the server's (an [Error]) it may count all the same: Escrow tells. Needs master.escrow, and the caller who prepared it.
+// Codes: not_found where none of that name is prepared.
+func (c *Client) CommitEscrow(ctx context.Context, set string) (api.EscrowSplit, error) {
+	return post[api.EscrowSplit](ctx, c, route("master-keys", "escrow", "commit"), api.CommitEscrowRequest{Set: set})
 }
 
 // EscrowVerified records that enough shares of a set were seen to give its key. Codes: integrity when it isn't the store's

@@ -73,20 +73,34 @@ type Escrow struct {
 	Verified  *time.Time `json:"verified"`
 }
 
-// SplitEscrowRequest makes a new set of escrow shares. Where there is one, Replace must be true: its shares open nothing
-// any more from then on.
+// SplitEscrowRequest prepares a new set of escrow shares. Where there is one, Replace must be true: its shares open nothing
+// any more once the new set is committed.
 type SplitEscrowRequest struct {
 	Shares    int  `json:"shares"`
 	Threshold int  `json:"threshold"`
 	Replace   bool `json:"replace,omitempty"`
 }
 
-// EscrowShares is a new set with the text of every share (base64 in JSON), in this one answer and never again.
+// EscrowShares is a prepared set with the text of every share (base64 in JSON), in this one answer and never again. It
+// counts when it is committed, and until then the set before does.
 type EscrowShares struct {
 	Set       string        `json:"set"`
 	Threshold int           `json:"threshold"`
 	Shares    []EscrowShare `json:"shares"`
-	Rewrapped int           `json:"rewrapped"` // KEKs
+}
+
+// CommitEscrowRequest says that the shares of a prepared set are kept where they are safe, so that it may count.
+type CommitEscrowRequest struct {
+	Set string `json:"set"`
+}
+
+// EscrowSplit is a set that counts from now on. The shares of the one that it replaced open nothing any more.
+type EscrowSplit struct {
+	Set       string `json:"set"`
+	Threshold int    `json:"threshold"`
+	Shares    int    `json:"shares"`
+	Replaced  string `json:"replaced,omitempty"`
+	Rewrapped int    `json:"rewrapped"` // KEKs
 }
 
 // EscrowShare is one person's part.

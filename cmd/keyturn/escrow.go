@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"path/filepath"
@@ -43,8 +44,9 @@ func escrowSplit(a *app) *cobra.Command {
 	return withFlags(&cobra.Command{
 		Use: "split", Short: "Make a new escrow key and write its shares, one file each",
 		Long: `Makes a new random master key, wraps every key-encryption key under it, adds escrow:// to masterKeys in keyturn.yaml, and
-writes its shares into new files (0600) in a directory: one for each person. The shares are shown this once and kept nowhere;
-they are read back and put together before the command ends.
+writes its shares into new files (0600) in a directory: one for each person. The shares are shown this once and kept nowhere.
+The new set counts only once its shares are on disk, were read back and put together: until then, and if that fails, the
+store stays as it was.
 
 Where there are shares already, new ones take their place: the old ones open nothing in the store any more. That asks first.`,
 		Example: "  keyturn escrow split --shares 5 --threshold 3 --out /mnt/usb/shares",
@@ -67,11 +69,14 @@ Where there are shares already, new ones take their place: the old ones open not
 						return err
 					}
 				}
-				made, err := a.splitInto(ctx, s, out, in)
+				files, err := reserveShares(out, in.Shares)
 				if err != nil {
 					return err
 				}
-				made.Replaced = before.Set
+				made, err := a.splitInto(ctx, s, files, in)
+				if err != nil {
+					return err
+				}
 				return a.showMade(made)
 			})
 		},
@@ -84,38 +89,85 @@ Where there are shares already, new ones take their place: the old ones open not
 	})
 }
 
-// splitInto has the files ready before the store is asked, so that little can go wrong between a set that counts and
-// shares that are on disk.
-func (a *app) splitInto(ctx context.Context, s *store, dir string, in api.SplitEscrowRequest) (escrowMade, error) {
-	files, err := reserveShares(dir, in.Shares)
-	if err != nil {
-		return escrowMade{}, err
-	}
+// splitInto has the new set count only once its shares are on disk: prepared, written, read back, committed. What a kill
+// leaves: before the commit, files of a set that never counted, beside the old set that does; after it, files of the
+// set that counts.
+func (a *app) splitInto(ctx context.Context, s *store, files *shareFiles, in api.SplitEscrowRequest) (escrowMade, error) {
 	defer files.close()
-	res, err := s.SplitEscrow(ctx, in)
+	res, err := s.PrepareEscrow(ctx, in)
 	if err != nil {
 		return escrowMade{}, err
 	}
+	if err := a.keepShares(ctx, files, res); err != nil {
+		return escrowMade{}, fault.Wrap("", err, "nothing is changed, since the new shares could not be kept").
+			WithNext("see to the directory, or name another: keyturn escrow split --out DIR; " + countsStill(in.Replace))
+	}
+	files.keep = true // whatever happens from here on: they may be the shares of the set that counts
+	split, err := s.CommitEscrow(ctx, res.Set)
+	if err != nil {
+		return escrowMade{}, a.notCommitted(ctx, s, files, res.Set, err)
+	}
+	if _, err := s.EscrowVerified(ctx, split.Set); err != nil {
+		a.note("keyturn: that the shares were read back is not recorded: %s", message(err))
+	}
+	return escrowMade{Set: split.Set, Threshold: split.Threshold, Shares: split.Shares, Files: files.names, Replaced: split.Replaced}, nil
+}
+
+// countsStill is what holds after a split of which nothing came.
+func countsStill(replace bool) string {
+	if replace {
+		return "the shares that there were still count"
+	}
+	return "the store has no shares, as before"
+}
+
+// keepShares writes a prepared set's shares, reads them back from their files and proves that they give the set's key.
+func (a *app) keepShares(ctx context.Context, files *shareFiles, res api.EscrowShares) error {
 	for _, share := range res.Shares {
 		defer clear(share.Text)
 	}
 	if err := files.write(res.Shares); err != nil {
-		return escrowMade{}, fault.Wrap("", err, "the new set counts, but its shares could not all be written").
-			WithNext("make them anew, into another directory: keyturn escrow split --yes --out DIR")
+		return err
 	}
 	shares, m, err := a.combine(ctx, files.names)
-	if err == nil && shares[0].Set != res.Set {
-		err = fault.New(api.CodeIntegrity, "reading the shares back: they are others than those that were written")
-	}
 	if err != nil {
-		return escrowMade{}, fault.Wrap("", err, "the new set counts, but its shares can't be read back").
-			WithNext("make them anew, into another directory: keyturn escrow split --yes --out DIR")
+		return fault.Wrap("", err, "reading the shares back")
 	}
 	m.Destroy()
-	if _, err := s.EscrowVerified(ctx, res.Set); err != nil {
-		a.note("keyturn: that the shares were read back is not recorded: %s", message(err))
+	if shares[0].Set != res.Set {
+		return fault.New(api.CodeIntegrity, "reading the shares back: they are others than those that were written")
 	}
-	return escrowMade{Set: res.Set, Threshold: res.Threshold, Shares: len(res.Shares), Files: files.names}, nil
+	return nil
+}
+
+// notCommitted is the error of a commit that was not answered well, which needn't mean that it didn't happen. The files go
+// only where the store refused it, and says itself that another set counts: shares that are too many can be destroyed
+// later, those of a set that counts can't be made again.
+func (a *app) notCommitted(ctx context.Context, s *store, files *shareFiles, set string, failure error) error {
+	now, err := s.Escrow(context.WithoutCancel(ctx))
+	asked := err == nil || keyturn.CodeOf(err) == api.CodeNotFound
+	var answer *keyturn.Error
+	refused := errors.As(failure, &answer) && answer.RequestID != "" && // a proxy's word is none of the store's
+		answer.Status/100 == 4 && answer.Code != api.CodeCancelled
+	_, _, next := keyturn.Explain(failure)
+	switch {
+	case err == nil && now.Set == set:
+		return fault.New(keyturn.CodeOf(failure), "the new set counts, and its shares are written, but not all is done: "+message(failure)).
+			WithNext(joinedNext(next, "keep the shares in "+files.dir+", and see keyturn doctor"))
+	case asked && refused:
+		files.keep = false
+		return failure
+	}
+	return fault.New(keyturn.CodeOf(failure), "it isn't known whether the new set "+set+" counts: "+message(failure)).
+		WithNext(joinedNext(next, "keep the shares in "+files.dir+" until keyturn escrow show says which set counts; if it is another one, destroy them and split again"))
+}
+
+// joinedNext is two next steps as one.
+func joinedNext(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + "; " + b
 }
 
 func (a *app) showMade(made escrowMade) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -17,13 +18,15 @@ import (
 // shares already, is found while nothing has happened yet.
 type shareFiles struct {
 	dir   string
+	made  []string // the directories that were made for them, the deepest first
 	names []string
 	open  []*os.File
-	full  int // how many are written
+	keep  bool // they may be the shares of the set that counts
 }
 
 // reserveShares makes n new files, 0600, in a directory that nobody else can write to. It replaces nothing.
 func reserveShares(dir string, n int) (_ *shareFiles, err error) {
+	made := missing(dir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fileFault(err, "making the directory for the shares", "out")
 	}
@@ -35,7 +38,7 @@ func reserveShares(dir string, n int) (_ *shareFiles, err error) {
 		return nil, fault.New(api.CodeWrongState, "writing the shares: others can write into the directory").WithField("out").
 			WithNext("name a new directory, which is made 0700, or chmod it to 0700")
 	}
-	s := &shareFiles{dir: dir}
+	s := &shareFiles{dir: dir, made: made}
 	for i := range n {
 		name := filepath.Join(dir, fmt.Sprintf("escrow-share-%d-of-%d.txt", i+1, n))
 		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
@@ -49,7 +52,18 @@ func reserveShares(dir string, n int) (_ *shareFiles, err error) {
 	return s, nil
 }
 
-// write puts the shares on disk, and returns when they are.
+// missing are the directories on the way to dir that aren't there yet, the deepest first.
+func missing(dir string) (out []string) {
+	for {
+		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+			return out
+		}
+		out = append(out, dir)
+		dir = filepath.Dir(dir)
+	}
+}
+
+// write puts the shares on disk, and returns when they and their names are there.
 func (s *shareFiles) write(shares []api.EscrowShare) error {
 	if len(shares) != len(s.open) {
 		return fault.Newf(api.CodeInternal, "writing the shares: the store made %d, not %d", len(shares), len(s.open))
@@ -59,24 +73,39 @@ func (s *shareFiles) write(shares []api.EscrowShare) error {
 		if err = errors.Join(err, s.open[i].Sync()); err != nil {
 			return fileFault(err, "writing share file "+s.names[i], "out")
 		}
-		s.full++
 	}
-	d, err := os.Open(s.dir)
-	if err != nil {
-		return fileFault(err, "opening the directory for the shares", "out")
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fileFault(err, "writing the directory for the shares to disk", "out")
+	for _, dir := range append([]string{s.dir}, parents(s.made)...) {
+		d, err := os.Open(dir)
+		if err != nil {
+			return fileFault(err, "opening directory "+dir, "out")
+		}
+		if err := errors.Join(d.Sync(), d.Close()); err != nil {
+			return fileFault(err, "writing directory "+dir+" to disk", "out")
+		}
 	}
 	return nil
 }
 
-// close closes the files and removes those that hold no whole share.
+// parents are the directories that directories stand in.
+func parents(dirs []string) (out []string) {
+	for _, d := range dirs {
+		out = append(out, filepath.Dir(d))
+	}
+	return out
+}
+
+// close closes the files and, unless they are to be kept, removes them, as the directories that were made for them. Removed
+// is not wiped: what they hold is shares of a set that never counted.
 func (s *shareFiles) close() {
 	for i, f := range s.open {
 		_ = f.Close()
-		if i >= s.full {
+		if !s.keep {
 			_ = os.Remove(s.names[i])
+		}
+	}
+	for _, dir := range s.made {
+		if !s.keep {
+			_ = os.Remove(dir) // one that holds something else stays
 		}
 	}
 	s.open = nil

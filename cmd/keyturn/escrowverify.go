@@ -115,7 +115,7 @@ func (a *app) compareSet(ctx context.Context, set string, record bool) (string, 
 		now, err := s.Escrow(ctx)
 		if other = err == nil && now.Set != set || keyturn.CodeOf(err) == api.CodeNotFound; other {
 			return fault.New(api.CodeIntegrity, "the shares are whole, but of another set than the store's: they open nothing in it").
-				WithField("share-file").WithNext("see which set it has: keyturn escrow show")
+				WithField("share-file").WithNext(foreignSet)
 		}
 		return err
 	})
@@ -128,6 +128,10 @@ func (a *app) compareSet(ctx context.Context, set string, record bool) (string, 
 	a.note("keyturn: not compared with the store: %s", message(err))
 	return storeUnknown, nil
 }
+
+// foreignSet is what to do with shares of another set than the store's.
+const foreignSet = "see which set counts: keyturn escrow show. These were replaced by it, or never counted, as when keyturn escrow split was ended before its commit: " +
+	"gather the shares of the set that counts. Destroy these, once no older copy of the store needs them"
 
 // storeNamed says whether there is anything that a command could open.
 func (a *app) storeNamed() bool {

@@ -98,7 +98,8 @@ func (a *API) masterRoutes() []Route {
 		row("POST", "/rotate", "Wrap the KEKs anew, or make a new generation of them", access.MasterChange, post(plainIn(s.RotateMasters))),
 		row("POST", "/verify", "Open every KEK under every master key", access.MasterRead, get(plain(s.VerifyMasters))),
 		row("GET", "/escrow", "Show the set of escrow shares", access.MasterRead, get(plain(s.Escrow))),
-		row("POST", "/escrow", "Make a new set of escrow shares, shown this once", access.MasterEscrow, post(plainIn(s.SplitEscrow))),
+		row("POST", "/escrow/prepare", "Make a new set of escrow shares, shown this once, that counts when it is committed", access.MasterEscrow, post(plainIn(s.PrepareEscrow))),
+		row("POST", "/escrow/commit", "Make a prepared set of escrow shares, which are written, the one that counts", access.MasterEscrow, post(plainIn(s.CommitEscrow))),
 		row("POST", "/escrow/verified", "Record that enough shares of the set were seen to open the store", access.MasterChange, post(plainIn(s.EscrowVerified))),
 	}
 }

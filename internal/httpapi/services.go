@@ -71,7 +71,8 @@ type Masters interface {
 	AddMaster(ctx context.Context, c *access.Caller, in api.MasterKeyRequest) (api.MasterRotation, error)
 	RemoveMaster(ctx context.Context, c *access.Caller, in api.MasterKeyRequest) (api.MasterRotation, error)
 	RotateMasters(ctx context.Context, c *access.Caller, in api.RotateMasterRequest) (api.MasterRotation, error)
-	SplitEscrow(ctx context.Context, c *access.Caller, in api.SplitEscrowRequest) (api.EscrowShares, error)
+	PrepareEscrow(ctx context.Context, c *access.Caller, in api.SplitEscrowRequest) (api.EscrowShares, error)
+	CommitEscrow(ctx context.Context, c *access.Caller, in api.CommitEscrowRequest) (api.EscrowSplit, error)
 	Escrow(ctx context.Context, c *access.Caller) (api.Escrow, error)
 	EscrowVerified(ctx context.Context, c *access.Caller, in api.EscrowVerifiedRequest) (api.Escrow, error)
 }

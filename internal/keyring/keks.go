@@ -194,13 +194,22 @@ func (r *Ring) unwrapKEK(ctx context.Context, rec keys.KEK, masters []MasterKey)
 			WithField(FieldURL).WithNext(bringShares)
 	case failure == nil:
 		return nil, fault.New(api.CodeIntegrity, "opening the key-encryption keys: the configured master key is another one than those that the store is wrapped under").
-			WithField(FieldURL).WithNext("configure one of: " + wrappedBy(rec) + "; if it opened the store before, it was removed on another node: keyturn master remove")
+			WithField(FieldURL).WithNext("configure one of: " + wrappedBy(rec) + "; if it opened the store before, it was removed on another node: keyturn master remove" + otherShares(rec))
 	}
 	err := fault.Wrap("", failure, "opening the key-encryption keys")
 	if escrowed > 0 {
 		return nil, err.WithNext(joined(fault.NextOf(failure), bringShares))
 	}
 	return nil, err
+}
+
+// otherShares is what to do with a key that shares gave and that opens nothing, where the store has a set: they aren't of it.
+func otherShares(rec keys.KEK) string {
+	i := slices.IndexFunc(rec.Wrappings, func(w keys.Wrapping) bool { return w.URL == EscrowURL })
+	if i < 0 {
+		return ""
+	}
+	return "; if escrow shares gave it, their set was replaced or never counted: bring the shares of set " + rec.Wrappings[i].MasterID
 }
 
 // wrappingUnder is the KEK's wrapping under one master key, nil when there is none.

@@ -7,25 +7,38 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/access"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/keyring"
+	"github.com/keyturn/keyturn/internal/keyring/escrow"
 	"github.com/keyturn/keyturn/internal/keys"
+	"github.com/keyturn/keyturn/internal/material"
 	"github.com/keyturn/keyturn/internal/pgtest"
+	"github.com/keyturn/keyturn/internal/sqlitetest"
 	"github.com/keyturn/keyturn/internal/store"
 )
 
-// split makes a set of shares, or must fail with a code.
+// split makes a set of shares and has it count, or its preparation must fail with a code.
 func (h *house) split(svc *Service, shares, threshold int, replace bool, code ...api.Code) api.EscrowShares {
 	h.t.Helper()
-	out, err := svc.SplitEscrow(context.Background(), owner(), api.SplitEscrowRequest{Shares: shares, Threshold: threshold, Replace: replace})
+	out, err := svc.PrepareEscrow(context.Background(), owner(), api.SplitEscrowRequest{Shares: shares, Threshold: threshold, Replace: replace})
 	if len(code) > 0 {
 		wants(h.t, err, code[0])
 		return out
 	}
+	h.must(err)
+	h.must(second(svc.CommitEscrow(context.Background(), owner(), api.CommitEscrowRequest{Set: out.Set})))
+	return out
+}
+
+// prepared is a set that doesn't count.
+func (h *house) prepared(svc *Service, in api.SplitEscrowRequest) api.EscrowShares {
+	h.t.Helper()
+	out, err := svc.PrepareEscrow(h.t.Context(), owner(), in)
 	h.must(err)
 	return out
 }
@@ -66,9 +79,17 @@ func TestEscrowLife(t *testing.T) {
 	h := newHouse(t, options{})
 	h.create(api.CreateKeyRequest{Name: "phi"})
 	text := h.encrypt("phi", "x", nil)
-	set := h.split(h.svc, 5, 3, false)
-	if len(set.Shares) != 5 || set.Threshold != 3 || set.Rewrapped != len(keys.KEKPurposes()) || set.Shares[4].Index != 5 {
-		t.Errorf("%d shares, %d, %d", len(set.Shares), set.Threshold, set.Rewrapped)
+	set := h.prepared(h.svc, api.SplitEscrowRequest{Shares: 5, Threshold: 3})
+	if len(set.Shares) != 5 || set.Threshold != 3 || set.Shares[4].Index != 5 {
+		t.Errorf("%d shares, %d", len(set.Shares), set.Threshold)
+	}
+	if e := h.lastEvent(); e.Action != "escrow_prepared" || e.Details["escrow"] != set.Set || e.Details["threshold"] != 3.0 || e.Details["shares"] != 5.0 || e.Details["master_key"] != "escrow://" {
+		t.Errorf("%s", e.raw)
+	}
+	made, err := h.svc.CommitEscrow(t.Context(), owner(), api.CommitEscrowRequest{Set: set.Set})
+	h.must(err)
+	if made != (api.EscrowSplit{Set: set.Set, Threshold: 3, Shares: 5, Rewrapped: len(keys.KEKPurposes())}) {
+		t.Errorf("%+v", made)
 	}
 	if e := h.lastEvent(); e.Action != "escrow_split" || e.Details["escrow"] != set.Set || e.Details["threshold"] != 3.0 || e.Details["shares"] != 5.0 || e.Details["master_key"] != "escrow://" {
 		t.Errorf("%s", e.raw)
@@ -80,7 +101,7 @@ func TestEscrowLife(t *testing.T) {
 	wants(t, h.recovers(set, 2, 4), api.CodeInvalid)
 
 	// Everything turns on without a share, and the shares go on opening.
-	_, err := h.svc.RotateMasters(t.Context(), owner(), api.RotateMasterRequest{})
+	_, err = h.svc.RotateMasters(t.Context(), owner(), api.RotateMasterRequest{})
 	h.must(err)
 	_, err = h.svc.RotateMasters(t.Context(), owner(), api.RotateMasterRequest{KEKs: true})
 	h.must(err)
@@ -127,7 +148,9 @@ func TestEscrowRefusals(t *testing.T) {
 		h.split(h.svc, n[0], n[1], false, api.CodeInvalid)
 	}
 	for _, role := range []string{access.RoleKeyAdministrator, access.RoleApplication, access.RoleAuditor, access.RoleBackup} {
-		_, err := h.svc.SplitEscrow(t.Context(), as(role), api.SplitEscrowRequest{Shares: 5, Threshold: 3})
+		_, err := h.svc.PrepareEscrow(t.Context(), as(role), api.SplitEscrowRequest{Shares: 5, Threshold: 3})
+		wants(t, err, api.CodeDenied)
+		_, err = h.svc.CommitEscrow(t.Context(), as(role), api.CommitEscrowRequest{})
 		wants(t, err, api.CodeDenied)
 		_, err = h.svc.EscrowVerified(t.Context(), as(role), api.EscrowVerifiedRequest{})
 		wants(t, err, api.CodeDenied)
@@ -289,25 +312,147 @@ func TestEscrowSplitThatFails(t *testing.T) {
 	h := newHouse(t, options{wrap: func(st store.Store) store.Store { failing.Store = st; return failing }})
 	h.create(api.CreateKeyRequest{Name: "phi"})
 	set := h.split(h.svc, 3, 2, false)
+	fresh := h.prepared(h.svc, api.SplitEscrowRequest{Shares: 3, Threshold: 2, Replace: true})
 	failing.on = true
-	_, err := h.svc.SplitEscrow(t.Context(), owner(), api.SplitEscrowRequest{Shares: 3, Threshold: 2, Replace: true})
+	_, err := h.svc.CommitEscrow(t.Context(), owner(), api.CommitEscrowRequest{Set: fresh.Set})
 	if err == nil {
 		t.Fatal("nobody hears of it")
 	}
 	failing.on = false
 	h.must(h.recovers(set, 1, 2))
+	wants(t, h.recovers(fresh, 1, 2), api.CodeIntegrity)
 	if !h.mastersOK() {
 		t.Error("a master key doesn't open everything")
 	}
+	_, err = h.svc.CommitEscrow(t.Context(), owner(), api.CommitEscrowRequest{Set: fresh.Set})
+	wants(t, err, api.CodeNotFound, "set") // once or never
 	h.config.err = errors.New("read-only")
 	_, err = h.svc.RemoveMaster(t.Context(), owner(), api.MasterKeyRequest{URL: "escrow://"})
 	if err == nil {
 		t.Fatal("nobody hears of it")
 	}
-	_, err = h.svc.SplitEscrow(t.Context(), owner(), api.SplitEscrowRequest{Shares: 3, Threshold: 2})
-	if err == nil || !strings.Contains(fault.NextOf(err), "escrow split") {
+	// The store is never wrapped under a key that nobody has: the shares are with people before the configuration is written.
+	fresh = h.prepared(h.svc, api.SplitEscrowRequest{Shares: 3, Threshold: 2})
+	_, err = h.svc.CommitEscrow(t.Context(), owner(), api.CommitEscrowRequest{Set: fresh.Set})
+	if err == nil || !strings.Contains(err.Error(), "the new set counts") || !strings.Contains(fault.NextOf(err), "add escrow:// to masterKeys") {
 		t.Errorf("%v, next %q", err, fault.NextOf(err))
 	}
+	h.must(h.recovers(fresh, 1, 2))
+}
+
+// A set that is prepared changes nothing: the one before counts, and its shares open, until the commit, which only who has
+// the new shares can ask for, once, and which is refused where the ground has changed.
+func TestEscrowCountsFromItsCommitOn(t *testing.T) {
+	h := newHouse(t, options{})
+	h.create(api.CreateKeyRequest{Name: "phi"})
+	commit := func(c *access.Caller, set api.EscrowShares) error {
+		return second(h.svc.CommitEscrow(t.Context(), c, api.CommitEscrowRequest{Set: set.Set}))
+	}
+	first := h.prepared(h.svc, api.SplitEscrowRequest{Shares: 3, Threshold: 2})
+	if _, err := h.svc.Escrow(t.Context(), owner()); fault.CodeOf(err) != api.CodeNotFound || h.config.saved != nil || len(h.ring.Masters()) != 1 {
+		t.Errorf("%v, saved %v", err, h.config.saved)
+	}
+	wants(t, h.recovers(first, 1, 2), api.CodeIntegrity)
+	h.must(commit(owner(), first))
+	h.must(h.recovers(first, 1, 2))
+
+	replace := api.SplitEscrowRequest{Shares: 3, Threshold: 2, Replace: true}
+	old := h.setting()
+	fresh := h.prepared(h.svc, replace)
+	h.must(h.recovers(first, 1, 2))
+	wants(t, h.recovers(fresh, 1, 2), api.CodeIntegrity)
+	if !h.mastersOK() || h.setting() != old {
+		t.Error("preparing a set touched the one that counts")
+	}
+	h.must(second(h.svc.RotateMasters(t.Context(), owner(), api.RotateMasterRequest{})))
+	h.must(h.recovers(first, 1, 2))
+	other := owner()
+	other.Principal.ID = "another-owner"
+	wants(t, commit(other, fresh), api.CodeNotFound, "set")
+	const pasted = "kt-share1-pasted-by-mistake"
+	err := commit(owner(), api.EscrowShares{Set: pasted})
+	wants(t, err, api.CodeNotFound, "set")
+	if strings.Contains(err.Error()+h.lastEvent().raw, pasted) {
+		t.Error("what was given as a set is quoted")
+	}
+	h.must(commit(owner(), fresh)) // others asked in vain, and took nothing from it
+	h.must(h.recovers(fresh, 1, 2))
+	wants(t, h.recovers(first, 1, 2), api.CodeIntegrity)
+	wants(t, commit(owner(), fresh), api.CodeNotFound, "set")
+	h.must(h.recovers(fresh, 1, 2))
+
+	// A newer one, new key-encryption keys or another set in between: it never counts.
+	late := h.prepared(h.svc, replace)
+	h.prepared(h.svc, replace)
+	wants(t, commit(owner(), late), api.CodeNotFound)
+	late = h.prepared(h.svc, replace)
+	h.must(second(h.svc.RotateMasters(t.Context(), owner(), api.RotateMasterRequest{KEKs: true})))
+	wants(t, commit(owner(), late), api.CodeConflict)
+	late = h.prepared(h.svc, replace)
+	h.must(second(h.svc.RemoveMaster(t.Context(), owner(), api.MasterKeyRequest{URL: keyring.EscrowURL})))
+	wants(t, commit(owner(), late), api.CodeConflict)
+	wants(t, h.recovers(late, 1, 2), api.CodeIntegrity)
+	if _, err := h.svc.Escrow(t.Context(), owner()); fault.CodeOf(err) != api.CodeNotFound {
+		t.Errorf("%v", err)
+	}
+	h.must(second(h.svc.RotateMasters(t.Context(), owner(), api.RotateMasterRequest{})))
+
+	late = h.prepared(h.svc, api.SplitEscrowRequest{Shares: 3, Threshold: 2})
+	h.svc.waiting.forget() // as closing the service does
+	wants(t, commit(owner(), late), api.CodeNotFound)
+}
+
+// Who hangs up in the moment of the commit has shares of a set that counts, and the process and its configuration know it.
+func TestEscrowCommitIsFinished(t *testing.T) {
+	h := newHouse(t, options{})
+	h.create(api.CreateKeyRequest{Name: "phi"})
+	set := h.prepared(h.svc, api.SplitEscrowRequest{Shares: 3, Threshold: 2})
+	beside := sqlitetest.Open(t, h.path) // not through the store: whoever asks a context may hold its locks
+	segments := func() (n int) {
+		h.must(beside.QueryRow("SELECT count(*) FROM audit_segments").Scan(&n))
+		return n
+	}
+	before := segments()
+	ctx := hungUp{t.Context(), func() bool { return segments() != before }}
+	h.must(second(h.svc.CommitEscrow(ctx, owner(), api.CommitEscrowRequest{Set: set.Set})))
+	if strings.Join(h.config.saved, " ") != "file:///first escrow://" || len(h.ring.Masters()) != 2 {
+		t.Errorf("saved %v, open %d", h.config.saved, len(h.ring.Masters()))
+	}
+	h.must(h.recovers(set, 1, 2))
+}
+
+// A prepared set that nobody commits doesn't stay in memory.
+func TestPreparedSetIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var w waiting
+		take := func() *prepared { return w.take("set", "anna") }
+		made := func() *prepared {
+			opened, err := escrow.Driver{}.Open(t.Context(), keyring.EscrowURL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			key := opened.(keyring.Attacher)
+			if err := key.Attach(material.Random(32)); err != nil {
+				t.Fatal(err)
+			}
+			return &prepared{key: key, set: escrowSet{Set: "set"}, by: "anna"}
+		}
+		for after, there := range map[time.Duration]bool{preparedFor - 1: true, preparedFor + 1: false} {
+			p := made()
+			w.put(p)
+			time.Sleep(after) // of the bubble's clock
+			synctest.Wait()
+			if got := take(); (got != nil) != there || (p.key.ID() != "") != there {
+				t.Errorf("after %s: %v, the key's fingerprint %q", after, got, p.key.ID())
+			}
+		}
+		first, next := made(), made()
+		w.put(first)
+		w.put(next)
+		if first.key.ID() != "" || next.key.ID() == "" || take() != next {
+			t.Error("a newer set doesn't take the place of the one before")
+		}
+	})
 }
 
 // failingSet is a store that can't write settings while on.

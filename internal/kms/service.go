@@ -140,6 +140,7 @@ type Service struct {
 	usage *usage
 
 	masterMu sync.Mutex // held by whoever changes master keys or key-encryption keys, on this node
+	waiting  waiting    // the escrow set that is prepared
 	buried   graveyard
 	health   compliance
 	book     ruleBook
@@ -161,7 +162,10 @@ func (s *Service) Start(ctx context.Context) error {
 }
 
 // Close gives back what was reserved and not used. It may be called twice; afterwards nothing is protected any more.
-func (s *Service) Close(ctx context.Context) error { return s.usage.close(ctx) }
+func (s *Service) Close(ctx context.Context) error {
+	s.waiting.forget()
+	return s.usage.close(ctx)
+}
 
 // SystemName is who keyturn is where it does something by itself.
 const SystemName = "system"
