@@ -32,6 +32,18 @@ func (spelled) Canonical(_ context.Context, raw string) (string, error) {
 	return strings.TrimSuffix(raw, "?again"), nil
 }
 
+// unbuilt is a provider that this build can't speak to.
+type unbuilt struct{}
+
+func (unbuilt) Scheme() string { return "unbuilt" }
+
+func (unbuilt) Open(_ context.Context, raw string) (keyring.MasterKey, error) {
+	if _, err := keyring.ParseURL(raw, "unbuilt"); err != nil {
+		return nil, err
+	}
+	return nil, fault.Wrap(api.CodeInvalid, keyring.ErrNotBuilt, "opening the unbuilt master key").WithField(keyring.FieldURL).WithNext("build it")
+}
+
 // forgetful is a master key that unwraps to other bytes than it wrapped.
 type forgetful struct{ keyring.MasterKey }
 

@@ -163,9 +163,9 @@ func (r *Ring) install(opened []*openKEK) {
 	}
 }
 
-// unwrapKEK opens a KEK under the first of masters that can.
+// unwrapKEK opens a KEK under the first of masters that can. Where none does, the error says why of each.
 func (r *Ring) unwrapKEK(ctx context.Context, rec keys.KEK, masters []MasterKey) (*material.Bytes, error) {
-	var failure error
+	var failed, strange refusals
 	escrowed := 0
 	for _, master := range masters {
 		if master.Kind() == Escrow { // its bytes come out of the open store: it must never be what keeps one open
@@ -174,16 +174,15 @@ func (r *Ring) unwrapKEK(ctx context.Context, rec keys.KEK, masters []MasterKey)
 		}
 		_, broken := master.(*unopened)
 		blob := wrappingUnder(rec, master)
-		if blob == nil && !broken {
-			continue // another key than those that the store knows
+		if blob == nil && !broken { // another key than those that the store knows
+			strange.add(master, fault.New(api.CodeIntegrity, "the store isn't wrapped under it").WithField(FieldURL).WithNext(configureOne(rec)))
+			continue
 		}
 		m, err := master.Unwrap(ctx, blob, r.kekBinding(rec))
 		if err == nil {
 			return m, nil
 		}
-		if failure == nil {
-			failure = err
-		}
+		failed.add(master, err)
 	}
 	switch {
 	case len(masters) == 0:
@@ -192,16 +191,19 @@ func (r *Ring) unwrapKEK(ctx context.Context, rec keys.KEK, masters []MasterKey)
 	case escrowed == len(masters):
 		return nil, fault.New(api.CodeUnavailable, "opening the key-encryption keys: escrow:// is the only master key configured, and doesn't open a store by itself").
 			WithField(FieldURL).WithNext(bringShares)
-	case failure == nil:
+	case len(failed) == 0:
 		return nil, fault.New(api.CodeIntegrity, "opening the key-encryption keys: the configured master key is another one than those that the store is wrapped under").
-			WithField(FieldURL).WithNext("configure one of: " + wrappedBy(rec) + "; if it opened the store before, it was removed on another node: keyturn master remove" + otherShares(rec))
+			WithField(FieldURL).WithNext(configureOne(rec) + "; if it opened the store before, it was removed on another node: keyturn master remove" + otherShares(rec))
 	}
+	failure := append(failed, strange...).err()
 	err := fault.Wrap("", failure, "opening the key-encryption keys")
 	if escrowed > 0 {
 		return nil, err.WithNext(joined(fault.NextOf(failure), bringShares))
 	}
 	return nil, err
 }
+
+func configureOne(rec keys.KEK) string { return "configure one of: " + wrappedBy(rec) }
 
 // otherShares is what to do with a key that shares gave and that opens nothing, where the store has a set: they aren't of it.
 func otherShares(rec keys.KEK) string {

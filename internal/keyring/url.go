@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"context"
+	"errors"
 	"net/url"
 	"slices"
 	"strings"
@@ -68,9 +69,13 @@ func Canonical(ctx context.Context, drivers []Driver, raw string) string {
 	return raw
 }
 
-// OpenMasters opens every configured master key. Any one of them opens a store, so one that can't be opened now takes
-// its place as a key that answers with its error, and [Ring.Verify] shows it; a URL that can't be right (malformed, of no
-// provider) fails at once.
+// ErrNotBuilt is the cause of a driver's error where this build of keyturn can't speak to the provider at all. Its URL may be
+// right all the same.
+var ErrNotBuilt = errors.New("this build has no such provider")
+
+// OpenMasters opens every configured master key. Any one of them opens a store, so one that can't be opened now, or by this
+// build, takes its place as a key that answers with its error, and [Ring.Verify] shows it; a URL that can't be right
+// (malformed, of no provider) fails at once. So does a list of which this build can speak to no key that opens a store.
 func OpenMasters(ctx context.Context, drivers []Driver, urls []string) ([]MasterKey, error) {
 	masters := make([]MasterKey, 0, len(urls))
 	for _, raw := range urls {
@@ -79,7 +84,7 @@ func OpenMasters(ctx context.Context, drivers []Driver, urls []string) ([]Master
 			return nil, err
 		}
 		m, err := d.Open(ctx, raw)
-		if err != nil && fault.FieldOf(err) == FieldURL {
+		if err != nil && fault.FieldOf(err) == FieldURL && !errors.Is(err, ErrNotBuilt) {
 			return nil, err
 		}
 		if err != nil {
@@ -87,7 +92,44 @@ func OpenMasters(ctx context.Context, drivers []Driver, urls []string) ([]Master
 		}
 		masters = append(masters, m)
 	}
-	return masters, nil
+	return masters, spoken(masters)
+}
+
+// spoken is nil when this build can speak to a master key that opens a store, whether that can be reached or not.
+func spoken(masters []MasterKey) error {
+	var lacking refusals
+	for _, m := range masters {
+		u, away := m.(*unopened)
+		switch {
+		case away && errors.Is(u.err, ErrNotBuilt):
+			lacking.add(m, u.err)
+		case Opens(m):
+			return nil
+		}
+	}
+	return lacking.err()
+}
+
+// refusals are why master keys don't open a store, each with its own reason: who has several can mend any one of them.
+type refusals []refusal
+
+type refusal struct {
+	url string
+	err error
+}
+
+func (r *refusals) add(m MasterKey, err error) { *r = append(*r, refusal{m.URL(), err}) }
+
+// err is nil without a refusal, the only one's own error, and of several one that names each.
+func (r refusals) err() error {
+	if len(r) == 1 {
+		return r[0].err
+	}
+	var all []error
+	for _, one := range r {
+		all = append(all, fault.Wrap("", one.err, "master key "+one.url))
+	}
+	return fault.Join(all...)
 }
 
 // Reopen tries again those of masters that could not be opened. It returns the list with the ones that can be now in their

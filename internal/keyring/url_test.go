@@ -7,6 +7,8 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/keyring"
+	"github.com/keyturn/keyturn/internal/keyring/escrow"
+	"github.com/keyturn/keyturn/internal/keyring/keyringtest"
 )
 
 // P3: a URL that can't be right is refused without being quoted: it may be a key in the wrong place.
@@ -71,6 +73,52 @@ func TestCanonical(t *testing.T) {
 	masters, err := keyring.OpenMasters(t.Context(), []keyring.Driver{spelled{}}, []string{"absent://x?again"})
 	if err != nil || len(masters) != 1 || masters[0].URL() != "absent://x" {
 		t.Errorf("one that is away: %v, %v", masters, err)
+	}
+}
+
+// A master key whose provider this build lacks is away like any other: another one opens the store. Where there is none, that is
+// told at once, and of several by name; a URL that can't be right is refused in any build.
+func TestProvidersThatThisBuildLacks(t *testing.T) {
+	drivers := []keyring.Driver{absent{}, unbuilt{}, escrow.Driver{}}
+	for _, c := range []struct{ urls, names []string }{
+		{[]string{"unbuilt://a"}, nil}, {[]string{"unbuilt://a", "escrow://"}, nil}, {[]string{"unbuilt://a", "unbuilt://b"}, []string{"unbuilt://a", "unbuilt://b"}},
+	} {
+		_, err := keyring.OpenMasters(t.Context(), drivers, c.urls)
+		if fault.CodeOf(err) != api.CodeInvalid || fault.FieldOf(err) != keyring.FieldURL || fault.NextOf(err) != "build it" || !strings.Contains(err.Error(), "the unbuilt master key") {
+			t.Errorf("%v: %v, next %q", c.urls, err, fault.NextOf(err))
+		}
+		for _, name := range c.names {
+			if !strings.Contains(err.Error(), name) {
+				t.Errorf("%v: %s isn't named in %v", c.urls, name, err)
+			}
+		}
+	}
+	if _, err := keyring.OpenMasters(t.Context(), drivers, []string{"absent://a", "unbuilt:/a"}); fault.CodeOf(err) != api.CodeInvalid {
+		t.Errorf("a URL that is wrong in any build: %v", err)
+	}
+	masters, err := keyring.OpenMasters(t.Context(), drivers, []string{"unbuilt://a", "absent://b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := keyringtest.Master(t, "own")
+	src := &keyringtest.Source{}
+	keyringtest.NewRing(t, src, own)
+	all := append(masters, own)
+	for i, m := range keyring.New(keyringtest.Tenant, all, src).Verify(t.Context()) {
+		if m.OK != (i == 2) || i == 0 && !strings.Contains(fault.MessageOf(m.Err), "the unbuilt master key") {
+			t.Errorf("%s: %v, %v", m.URL, m.OK, m.Err)
+		}
+	}
+	if err := keyring.New(keyringtest.Tenant, all, src).Open(t.Context()); err != nil {
+		t.Error(err)
+	}
+	// None opens it: each is named, with its reason and what helps.
+	err = keyring.New(keyringtest.Tenant, append(masters, keyringtest.Master(t, "stranger")), src).Open(t.Context())
+	text := fault.MessageOf(err) + fault.NextOf(err)
+	for _, want := range []string{"unbuilt://a: opening the unbuilt", "absent://b: opening the absent", "held://stranger: the store isn't wrapped under it", "build it", "configure one of: held://own"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q isn't in %q, next %q", want, err, fault.NextOf(err))
+		}
 	}
 }
 

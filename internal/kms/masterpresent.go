@@ -97,7 +97,7 @@ func (s *Service) ReplaceMasters(ctx context.Context, choose func([]keyring.Mast
 // ReachMaster is nil when at least one configured master key can be fetched now and opens the store. It confirms that to
 // the ring, whose open keys serve for a bounded time without (keyring.Ring.Limit).
 func (s *Service) ReachMaster(ctx context.Context) error {
-	var first error
+	var all []error
 	for _, m := range s.ring.Masters() {
 		if !keyring.Opens(m) {
 			continue // escrow: its key is in people's hands
@@ -107,14 +107,12 @@ func (s *Service) ReachMaster(ctx context.Context) error {
 			s.ring.Confirm()
 			return nil
 		}
-		if first == nil {
-			first = err
-		}
+		all = append(all, err)
 	}
-	if first == nil {
-		first = fault.New(api.CodeUnavailable, "no master key is configured")
+	if len(all) == 0 {
+		return fault.New(api.CodeUnavailable, "no master key is configured")
 	}
-	return first
+	return fault.Join(all...)
 }
 
 func (s *Service) reach(ctx context.Context, url, id string) error {
@@ -129,7 +127,10 @@ func (s *Service) reach(ctx context.Context, url, id string) error {
 	if id != "" && fresh.ID() != id {
 		return fault.Newf(api.CodeIntegrity, "master key %s is another one now than the one that this server holds", url)
 	}
-	return s.ring.Reaches(ctx, fresh)
+	if err := s.ring.Reaches(ctx, fresh); err != nil {
+		return fault.Wrap("", err, "using master key "+url)
+	}
+	return nil
 }
 
 // MastersUsable is nil when every configured master key opens every key-encryption key now, and otherwise the first reason

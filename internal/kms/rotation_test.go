@@ -302,9 +302,14 @@ func TestMasterOutage(t *testing.T) {
 	h := newHouse(t, options{})
 	h.create(api.CreateKeyRequest{Name: "phi"})
 	text := h.encrypt("phi", "x", nil)
+	h.must(second(h.svc.AddMaster(t.Context(), here(), api.MasterKeyRequest{URL: "file:///second"})))
 	h.config.openErr = fault.New(api.CodeUnavailable, "the provider is away")
 	h.ring.Limit(time.Hour)
-	wants(t, h.svc.ReachMaster(t.Context()), api.CodeUnavailable)
+	away := h.svc.ReachMaster(t.Context())
+	wants(t, away, api.CodeUnavailable)
+	if text := fault.MessageOf(away); !strings.Contains(text, "file:///first") || !strings.Contains(text, "file:///second") {
+		t.Errorf("none can be reached, and not each is named: %s", text)
+	}
 	h.opens("phi", text, "x", nil, 1)
 	h.ring.Limit(time.Nanosecond)
 	_, _, err := h.tryDecrypt(owner(), "phi", text, nil)

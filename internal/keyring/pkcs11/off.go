@@ -22,9 +22,9 @@ func (Driver) Scheme() string { return scheme }
 // Canonical is the URL with its attributes in one order and spelling.
 func (Driver) Canonical(_ context.Context, raw string) (string, error) { return canonical(raw) }
 
-// Open fails: with what is wrong with the URL, or because this binary lacks the provider. Both are errors about the URL
-// ([keyring.FieldURL]): no waiting cures them, so a server that was configured for an HSM doesn't start on whatever other
-// master key it has.
+// Open fails: with what is wrong with the URL, or because this binary lacks the provider ([keyring.ErrNotBuilt]). Both are
+// errors about the URL ([keyring.FieldURL]), as no waiting cures them. Only the first keeps a store from being opened with
+// another master key: whoever lost the other binary with the HSM's machine must get in by it.
 func (Driver) Open(_ context.Context, raw string) (keyring.MasterKey, error) {
 	return nil, refuse(raw)
 }
@@ -36,6 +36,6 @@ func refuse(raw string) error {
 	if _, err := parse(raw); err != nil {
 		return err
 	}
-	return fault.New(api.CodeInvalid, "opening a PKCS#11 master key: this binary was built without PKCS#11 support").
+	return fault.Wrap(api.CodeInvalid, keyring.ErrNotBuilt, "opening a PKCS#11 master key: this binary was built without PKCS#11 support").
 		WithField(keyring.FieldURL).WithNext("build it with: make build-hsm")
 }
