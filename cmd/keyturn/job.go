@@ -21,9 +21,9 @@ started a job runs it, and the same command takes it up again.`,
   keyturn job retry 01JZ…`,
 		jobList(a), jobShow(a), jobWatch(a),
 		jobControl(a, "pause", "Have a job stop after the batch it is at", false, (*keyturn.Client).PauseJob),
-		jobControl(a, "resume", "Let a paused job go on where it stopped, or one that waits for its next attempt try now", true, (*keyturn.Client).ResumeJob),
+		jobControl(a, "resume", "Let a paused job go on, or one that waits for its next attempt try now", true, (*keyturn.Client).ResumeJob),
 		jobControl(a, "cancel", "End a job; what is done stays done", false, (*keyturn.Client).CancelJob),
-		jobControl(a, "retry", "Take up a failed job, or the rows that it could not do, again; have one that waits try now", true, (*keyturn.Client).RetryJob),
+		jobControl(a, "retry", "Take up a failed job, or what it left behind, again; have one that waits try now", true, (*keyturn.Client).RetryJob),
 	)
 }
 
@@ -174,7 +174,7 @@ func jobControl(a *app, verb, short string, runs bool, call func(*keyturn.Client
 	var detach bool
 	cmd := &cobra.Command{
 		Use: verb + " ID", Short: short,
-		Long:    short + ". Jobs are listed by 'keyturn job list'.",
+		Long:    short + ".\nJobs are listed by 'keyturn job list'.",
 		Example: "  keyturn job " + verb + " 01JZ…",
 		Args:    args("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
