@@ -195,7 +195,7 @@ func jobControl(a *app, verb, short string, runs bool, call func(*keyturn.Client
 		},
 	}
 	if runs {
-		cmd.Long = short + ", and wait for its end. Jobs are listed by 'keyturn job list'."
+		cmd.Long = short + ", and wait for its end.\nJobs are listed by 'keyturn job list'."
 		cmd.Flags().BoolVar(&detach, "detach", false, "return at once and leave the job to the server")
 	}
 	return cmd
