@@ -31,7 +31,7 @@ func (t *txn) EachActive(ctx context.Context, do func(v *keys.ActiveVersion) err
 	var active []activeRef // by id
 	var ref activeRef
 	var id sql.RawBytes
-	dest := []any{&id, &ref.number, &ref.activated, &ref.ops, &ref.used}
+	dest := []any{&id, number[uint32]{&ref.number}, number[int64]{&ref.activated}, number[uint64]{&ref.ops}, number[uint64]{&ref.used}}
 	err := t.each(ctx, doing, func(rows *sql.Rows) error {
 		if err := rows.Scan(dest...); err != nil {
 			return t.fail(ctx, err, doing)
@@ -47,9 +47,8 @@ func (t *txn) EachActive(ctx context.Context, do func(v *keys.ActiveVersion) err
 	}
 	var v keys.ActiveVersion
 	var purpose sql.RawBytes
-	var period, warn int64
 	limits := &v.Cryptoperiod
-	dest = []any{&id, &v.Key, &purpose, &v.ByPolicy, &period, &warn, &limits.MaxOperations, &limits.MaxBytes}
+	dest = []any{&id, &v.Key, &purpose, &v.ByPolicy, number[time.Duration]{&limits.Period}, number[time.Duration]{&limits.Warn}, number[uint64]{&limits.MaxOperations}, number[uint64]{&limits.MaxBytes}}
 	return t.each(ctx, doing, func(rows *sql.Rows) error {
 		if err := rows.Scan(dest...); err != nil {
 			return t.fail(ctx, err, doing)
@@ -61,7 +60,7 @@ func (t *txn) EachActive(ctx context.Context, do func(v *keys.ActiveVersion) err
 		if string(v.Purpose) != string(purpose) {
 			v.Purpose = keys.Purpose(purpose)
 		}
-		limits.Period, limits.Warn = time.Duration(period)*time.Microsecond, time.Duration(warn)*time.Microsecond
+		limits.Period, limits.Warn = limits.Period*time.Microsecond, limits.Warn*time.Microsecond
 		v.Number, v.Activated = active[i].number, instant(active[i].activated)
 		v.Operations, v.Bytes = active[i].ops, active[i].used
 		return do(&v)

@@ -85,6 +85,20 @@ func (d into) Scan(src any) error {
 	return nil
 }
 
+// number scans a whole number that is never negative. For a plain integer database/sql makes text of the number and reads that, which
+// shows where a hundred thousand rows are walked.
+type number[T ~int64 | ~uint64 | ~uint32] struct{ n *T }
+
+// Scan implements sql.Scanner.
+func (d number[T]) Scan(src any) error {
+	n, ok := src.(int64)
+	if !ok || n < 0 || int64(T(n)) != n {
+		return fault.Newf(api.CodeIntegrity, "reading a stored number: it is a %T out of its range", src)
+	}
+	*d.n = T(n)
+	return nil
+}
+
 // fixed scans a blob that has exactly the length of dst.
 type fixed struct{ dst []byte }
 
