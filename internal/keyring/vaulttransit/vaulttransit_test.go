@@ -23,6 +23,7 @@ import (
 	"github.com/keyturn/keyturn/internal/keyring/vault"
 	"github.com/keyturn/keyturn/internal/keyring/vaulttransit"
 	"github.com/keyturn/keyturn/internal/material"
+	"github.com/keyturn/keyturn/internal/proctest"
 	"github.com/keyturn/keyturn/internal/vaulttest"
 )
 
@@ -291,7 +292,7 @@ func TestOutages(t *testing.T) {
 	look("asked too often", api.CodeUnavailable)
 	v.Do(t, "DELETE", "sys/quotas/rate-limit/tight", nil)
 	look("the limit is lifted", "")
-	if err := syscall.Kill(v.PID(), syscall.SIGSTOP); err != nil {
+	if err := proctest.Pause(v.PID()); err != nil {
 		t.Fatal(err)
 	}
 	lookBy(brief, "stopped", api.CodeUnavailable)
