@@ -116,10 +116,7 @@ func (u *usage) useUp(ctx context.Context, l *live, k *keys.Key, ops, bytes uint
 	if k.Cryptoperiod.Used(l.totalOps, l.totalBytes) >= keys.UsedUp {
 		return // whoever brought it that far has seen to it
 	}
-	err := u.st.Change(ctx, func(tx store.Tx) error { return store.UseUp(ctx, tx, k, l.ref.n, ops, bytes, u.clock()) })
-	if err == nil {
-		l.totalOps, l.totalBytes = max(l.totalOps, k.Cryptoperiod.MaxOperations), max(l.totalBytes, k.Cryptoperiod.MaxBytes)
-	}
+	_ = u.st.Change(ctx, func(tx store.Tx) error { return store.UseUp(ctx, tx, k, l.ref.n, ops, bytes, u.clock()) })
 }
 
 // block is how much to reserve of what this call is short of; 0 when it isn't.

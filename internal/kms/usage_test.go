@@ -63,8 +63,10 @@ func TestLimitOfBytes(t *testing.T) {
 	h.encrypt("phi", string(make([]byte, 60)), nil)
 	_, err := h.tryEncrypt("phi", string(make([]byte, 101)), nil) // no version has room for it
 	wants(t, err, api.CodeLimit)
-	h.encrypt("phi", string(make([]byte, 20)), nil)
-	_, err = h.tryEncrypt("phi", string(make([]byte, 21)), nil)
+	if got := h.stored("phi").Versions[0].Bytes; got != 60 {
+		t.Errorf("the store counts %d bytes", got)
+	}
+	_, err = h.tryEncrypt("phi", string(make([]byte, 41)), nil)
 	wants(t, err, api.CodeLimit)
 	_, err = h.tryEncrypt("phi", "x", nil) // that took the rest away, so that the next version is made
 	wants(t, err, api.CodeLimit)

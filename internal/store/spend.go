@@ -42,6 +42,9 @@ func UseUp(ctx context.Context, tx Tx, k *keys.Key, n uint32, operations, bytes 
 	if beyond(c.MaxBytes, v.Bytes, bytes) {
 		restBytes = c.MaxBytes - min(v.Bytes, c.MaxBytes)
 	}
+	if restOperations == 0 && restBytes == 0 {
+		return nil // it was used up already
+	}
 	_, _, err = Spend(ctx, tx, k, n, restOperations, restBytes, now)
 	return err
 }
