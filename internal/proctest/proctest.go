@@ -1,5 +1,6 @@
-// Package proctest gives the processes of tests their ports, and ends them. A test that tells a server to stop and waits for it without an end hides a
-// server that never stops: all that is left of it is a time-out of the whole room, and no word of where it stood.
+// Package proctest gives the processes of tests their ports, stands them still, and ends them. A test that tells a server to stop and
+// waits for it without an end hides a server that never stops: all that is left of it is a time-out of the whole room, and no word
+// of where it stood.
 //
 //	cmd.Start()
 //	…
